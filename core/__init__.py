@@ -1,0 +1,29 @@
+"""A small inference engine on which every architecture is a plugin: `from core import LLM, SamplingParams`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sdk._lazy import attach
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, _names = attach(
+    __name__,
+    {
+        "CompletionOutput": "outputs",
+        "EngineConfig": "config",
+        "LLM": "llm",
+        "RequestOutput": "outputs",
+        "SamplingParams": "sampling",
+        "errors": "errors",
+    },
+)
+__all__ = _names  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from . import errors
+    from .config import EngineConfig
+    from .llm import LLM
+    from .outputs import CompletionOutput, RequestOutput
+    from .sampling import SamplingParams

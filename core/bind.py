@@ -1,0 +1,85 @@
+"""Fill a model's holes from outside: pages for its attention, packed forms for its products. Once, after loading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sdk.layers import Attention, EncoderAttention, Layer
+from sdk.layers.linear import Linear
+
+from .errors import PluginContractError
+from .kernels.attention import FullAttention, PagedAttention
+from .kernels.linear import pack
+from .step import StepHolder
+
+
+@dataclass(frozen=True)
+class PageShape:
+    """What one token of one attention layer takes in the pool."""
+
+    num_kv_heads: int
+    head_dim: int
+
+    def bytes_per_token(self, dtype: torch.dtype) -> int:
+        """Keys and values."""
+        return 2 * self.num_kv_heads * self.head_dim * dtype.itemsize
+
+
+def attention_layers(model: nn.Module) -> dict[str, Attention]:
+    """The layers that keep K/V: path → layer.
+
+    Raises:
+        PluginContractError: Two layers were given one prefix.
+    """
+    found = {path: m for path, m in model.named_modules() if isinstance(m, Attention)}
+    owners: dict[str, str] = {}
+    for path, layer in found.items():
+        other = owners.setdefault(layer.prefix, path) if layer.prefix else path
+        if other != path:
+            raise PluginContractError(
+                f"attention layers {other!r} and {path!r} were both given prefix={layer.prefix!r}; "
+                "give each its own, or leave prefix out: the path in the module tree is the name"
+            )
+    return found
+
+
+def page_shapes(model: nn.Module) -> dict[str, PageShape]:
+    """Path of each layer that keeps K/V → what it takes."""
+    return {path: PageShape(a.num_kv_heads, a.head_dim) for path, a in attention_layers(model).items()}
+
+
+def allocate_pages(
+    model: nn.Module, num_pages: int, page_size: int, dtype: torch.dtype, device: torch.device
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """K/V of every attention layer, zeroed: a page that was never written must not hold NaN. Page 0 is for padding."""
+    return {
+        path: tuple(  # type: ignore[misc]
+            torch.zeros(num_pages + 1, page_size, s.num_kv_heads, s.head_dim, dtype=dtype, device=device) for _ in "kv"
+        )
+        for path, s in page_shapes(model).items()
+    }
+
+
+def bind(model: nn.Module, pages: dict[str, tuple[Tensor, Tensor]], step: StepHolder) -> None:
+    """Fill every hole of a loaded model."""
+    for path, layer in attention_layers(model).items():
+        layer.fill(PagedAttention(layer, *pages[path], step))
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    for module in model.modules():
+        if isinstance(module, Linear):
+            pack(module, keep_weight=owners[id(module.weight)] > 1)
+        elif isinstance(module, EncoderAttention):
+            module.fill(FullAttention(module))
+
+
+def unbind(model: nn.Module) -> None:
+    """Empty the holes that point at pages and steps, so that a closed engine's memory is freed."""
+    for module in model.modules():
+        if isinstance(module, Layer):
+            module.fill(None)

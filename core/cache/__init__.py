@@ -1,0 +1,1 @@
+"""What the engine remembers of sequences: pages of keys and values."""

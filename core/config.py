@@ -1,0 +1,88 @@
+"""The engine's options: one validated, immutable configuration. Unknown names are errors, with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import InvalidConfigError
+
+
+class EngineConfig(BaseModel):
+    """Everything `LLM(...)` takes.
+
+    Attributes:
+        model: Folder of a checkpoint, a hub id, or a shipped demo such as `demo/llava`.
+        dtype: Of the weights and activations; `auto`: as the checkpoint says, bfloat16 where it says float16 on a CPU
+            and float32 where it says nothing.
+        device: `auto`, `cpu` or `cuda`.
+        max_model_len: Longest sequence, prompt and output together; None: what the model was trained for.
+        max_num_seqs: Most sequences in one step.
+        max_num_batched_tokens: Most tokens in one step, decoded and prefilled together.
+        block_size: Tokens in a page of K/V.
+        kv_cache_bytes: Size of the page pool; None: sized from the machine's memory.
+        limit_mm_per_prompt: Modality → most items in a prompt.
+        mm_processor_kwargs: Extra arguments for the plugin's HF processor, for every request.
+        plugins: Architecture → distribution, where two claim one.
+        plugin_options: The plugin's own options.
+        seed: Makes sampling of requests that bring no seed of their own repeatable.
+        revision: Of a hub id.
+        tokenizer: Folder or hub id, when it is not the model's.
+        chat_template: A Jinja template, or a path to one, in the place of the model's.
+        hf_overrides: Values put in the place of those in config.json.
+        strict_weights: Leftover tensors of the checkpoint are an error (True) or a warning.
+        check_weights: Look for NaN and infinity in the weights while loading.
+        disable_progress: No progress bars.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_model_len: int | None = Field(None, ge=1)
+    max_num_seqs: int = Field(256, ge=1, le=4096)
+    max_num_batched_tokens: int = Field(2048, ge=1, le=1_048_576)
+    block_size: int = Field(32, ge=1, le=1024)
+    kv_cache_bytes: int | None = Field(None, ge=1)
+    limit_mm_per_prompt: dict[str, int] = Field(default_factory=lambda: {"image": 8})
+    mm_processor_kwargs: dict[str, Any] = Field(default_factory=dict)
+    plugins: dict[str, str] = Field(default_factory=dict)
+    plugin_options: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+    revision: str | None = None
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    hf_overrides: dict[str, Any] = Field(default_factory=dict)
+    strict_weights: bool = True
+    check_weights: bool = False
+    disable_progress: bool = False
+
+    @classmethod
+    def make(cls, model: str, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> EngineConfig:
+        """Validate options; values the user left out come from `defaults` (a plugin's `runtime_defaults`).
+
+        Raises:
+            InvalidConfigError: An option is unknown or out of range; it is named, with the nearest known name.
+        """
+        for name in options:
+            if name not in cls.model_fields:
+                near = difflib.get_close_matches(name, cls.model_fields, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(cls.model_fields))}"
+                raise InvalidConfigError(f"unknown option {name!r}{hint}", param=name)
+        try:
+            return cls(**{**(defaults or {}), "model": model, **{k: _plain(v) for k, v in options.items()}})
+        except ValidationError as e:
+            problems = [f"{'.'.join(map(str, p['loc']))}: {p['msg']} (got {p['input']!r:.60})" for p in e.errors()[:5]]
+            raise InvalidConfigError("; ".join(problems), param=str(e.errors()[0]["loc"][0])) from None
+
+
+def _plain(value: Any) -> Any:
+    """Accept `torch.bfloat16`, `torch.device` and paths where a string is meant."""
+    kind = type(value).__name__
+    if kind in ("dtype", "device"):
+        return str(value).removeprefix("torch.")
+    return str(value) if hasattr(value, "__fspath__") else value

@@ -1,0 +1,233 @@
+"""The front door of the engine: whatever form a prompt has, it leaves as checked token ids and media items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from sdk.interfaces import supports_multimodal
+from sdk.multimodal.info import InputProcessingContext
+from sdk.multimodal.processor import BaseMultiModalProcessor, ProcessedPrompt
+
+from .chat import ChatPrompt, ChatRenderer
+from .checkpoint import Checkpoint
+from .config import EngineConfig
+from .errors import (
+    ContextLengthError,
+    InvalidConfigError,
+    InvalidRequestError,
+    MediaUnsupportedError,
+    PluginContractError,
+    PluginRuntimeError,
+)
+from .media.image import load_media
+from .plugins import ResolvedPlugin
+
+CHARS_PER_TOKEN = 16
+"""A prompt with more characters than this for each position is refused before it is tokenized."""
+_PROMPT_KEYS = {"prompt", "prompt_token_ids", "multi_modal_data", "mm_processor_kwargs"}
+
+
+class ProcessedInput(NamedTuple):
+    """A prompt, ready to be scheduled.
+
+    Attributes:
+        text: As the caller gave it, or as the template rendered it; None for ids.
+        prompt: Final ids and media items.
+    """
+
+    text: str | None
+    prompt: ProcessedPrompt
+
+
+class InputProcessor:
+    """Processes prompts for one model.
+
+    Args:
+        config: The engine's options.
+        checkpoint: The model's folder.
+        plugin: The model's plugin.
+        max_model_len: Longest sequence.
+        hidden_size: Width that media embeddings must have.
+    """
+
+    def __init__(
+        self, config: EngineConfig, checkpoint: Checkpoint, plugin: ResolvedPlugin, max_model_len: int, hidden_size: int
+    ) -> None:
+        self.config, self.plugin, self.max_model_len, self.hidden_size = config, plugin, max_model_len, hidden_size
+        self.tokenizer = load_tokenizer(config, checkpoint)
+        text_config = checkpoint.hf_config.get_text_config() if hasattr(checkpoint.hf_config, "get_text_config") else None
+        self.vocab_size = int(getattr(text_config, "vocab_size", 0) or len(self.tokenizer))
+        self.mm_processor = self._make_processor(checkpoint)
+        self.reserved = self.mm_processor.info.get_placeholder_token_ids() if self.mm_processor else set()
+        self.chat = self._make_chat()
+
+    def _make_processor(self, checkpoint: Checkpoint) -> BaseMultiModalProcessor[Any] | None:
+        record = self.plugin.architecture
+        if record.processor is None:
+            return None
+        if record.info is None or record.dummy_inputs is None:
+            raise PluginContractError(
+                f"{self.plugin.describe()}: {record.name} names a processor; it must name info and dummy_inputs as well",
+                plugin=self.plugin.describe(),
+            )
+        context = InputProcessingContext(
+            str(checkpoint.folder), checkpoint.hf_config, self.tokenizer, self.config.mm_processor_kwargs
+        )
+        info = self.plugin.load("info")(context)
+        made: BaseMultiModalProcessor[Any] = self.plugin.load("processor")(info, self.plugin.load("dummy_inputs")(info))
+        return made
+
+    def _make_chat(self) -> ChatRenderer:
+        model_cls = self.plugin.load("model")
+        placeholder = model_cls.get_placeholder_str if supports_multimodal(model_cls) else None
+        template = None
+        if self.mm_processor is not None:
+            template = getattr(self.mm_processor.info.get_hf_processor(), "chat_template", None)
+        template = template or getattr(self.tokenizer, "chat_template", None)
+        return ChatRenderer(
+            self.tokenizer,
+            self.config.chat_template,
+            template if isinstance(template, str) else (template or {}).get("default"),
+            placeholder,
+            bos_by_processor=self.mm_processor is not None,
+        )
+
+    def process(self, prompt: Any) -> ProcessedInput:
+        """Process one prompt.
+
+        Args:
+            prompt: Text; token ids; or a mapping with `prompt` or `prompt_token_ids`, `multi_modal_data`,
+                `mm_processor_kwargs`.
+
+        Raises:
+            RequestError: It cannot be served; the message says why.
+        """
+        if isinstance(prompt, str):
+            prompt = {"prompt": prompt}
+        elif isinstance(prompt, Sequence):
+            prompt = {"prompt_token_ids": prompt}
+        if not isinstance(prompt, Mapping):
+            raise InvalidRequestError(f"a prompt is text, token ids or a mapping, not a {type(prompt).__name__}", param="prompt")
+        unknown = set(prompt) - _PROMPT_KEYS
+        if unknown or ("prompt" in prompt) == ("prompt_token_ids" in prompt):
+            raise InvalidRequestError(
+                f"a prompt has 'prompt' or 'prompt_token_ids', and may have 'multi_modal_data' and 'mm_processor_kwargs'; "
+                f"got: {', '.join(map(str, prompt)) or 'nothing'}",
+                param="prompt",
+            )
+        text = prompt.get("prompt")
+        given = self._check_text(text) if text is not None else self._check_ids(prompt["prompt_token_ids"])
+        media = self._open_media(prompt.get("multi_modal_data") or {})
+        return ProcessedInput(text, self._finish(given, media, prompt.get("mm_processor_kwargs") or {}))
+
+    def process_chat(self, messages: Sequence[Mapping[str, Any]], **template_kwargs: Any) -> ProcessedInput:
+        """Render a conversation and process it: see `ChatRenderer.render`."""
+        rendered: ChatPrompt = self.chat.render(messages, **template_kwargs)
+        media = self._open_media(rendered.media)
+        return ProcessedInput(rendered.text, self._finish(rendered.token_ids, media, {}))
+
+    def _open_media(self, data: Any) -> dict[str, Any]:
+        """Open every item, within the engine's own limit for each modality."""
+        if not isinstance(data, Mapping):
+            raise InvalidRequestError("multi_modal_data maps a modality to its items", param="multi_modal_data")
+        data = {m: v for m, v in data.items() if v is not None and not (isinstance(v, (list, tuple)) and not v)}
+        for modality, value in data.items():
+            if self.mm_processor is None:
+                raise MediaUnsupportedError(
+                    f"{self.plugin.architecture.name} takes text alone, but the prompt has {modality} data",
+                    code="unsupported_modality",
+                    param=f"multi_modal_data.{modality}",
+                )
+            limit = self.config.limit_mm_per_prompt.get(modality)
+            count = len(value) if isinstance(value, (list, tuple)) else 1
+            if isinstance(value, Tensor) and value.ndim == 3:
+                count = value.shape[0]
+            if limit is not None and count > limit:
+                raise InvalidRequestError(
+                    f"{count} {modality} items in one prompt, but the limit is {limit}; "
+                    f'raise it with limit_mm_per_prompt={{"{modality}": {count}}}',
+                    code="too_many_items",
+                    param=f"multi_modal_data.{modality}",
+                )
+        return {m: load_media(m, v) for m, v in data.items()}
+
+    def _check_text(self, text: Any) -> str:
+        if not isinstance(text, str):
+            raise InvalidRequestError(f"prompt must be text, not a {type(text).__name__}", param="prompt")
+        if len(text) > self.max_model_len * CHARS_PER_TOKEN:
+            raise ContextLengthError(
+                f"the prompt has {len(text)} characters; at {self.max_model_len} tokens of context, "
+                f"at most {self.max_model_len * CHARS_PER_TOKEN} are read",
+                param="prompt",
+            )
+        return text
+
+    def _check_ids(self, ids: Any) -> list[int]:
+        if hasattr(ids, "tolist"):
+            ids = ids.tolist()
+        if not isinstance(ids, Sequence) or isinstance(ids, (str, bytes)):
+            raise InvalidRequestError("prompt_token_ids must be a list of whole numbers", param="prompt_token_ids")
+        for i, token in enumerate(ids):
+            if isinstance(token, bool) or not isinstance(token, int):
+                raise InvalidRequestError(
+                    f"prompt_token_ids[{i}] is {token!r:.40}, not a whole number",
+                    code="invalid_token",
+                    param="prompt_token_ids",
+                )
+            if not 0 <= token < self.vocab_size and token not in self.reserved:
+                raise InvalidRequestError(
+                    f"prompt_token_ids[{i}] is {token}, but this model's ids go from 0 to {self.vocab_size - 1}",
+                    code="invalid_token",
+                    param="prompt_token_ids",
+                )
+        return list(ids)
+
+    def _finish(self, given: str | list[int], media: Mapping[str, Any], kwargs: Mapping[str, Any]) -> ProcessedPrompt:
+        if self.mm_processor is None:
+            ids = self.tokenizer(given, verbose=False)["input_ids"] if isinstance(given, str) else given
+            prompt = ProcessedPrompt(list(ids))
+        else:
+            try:
+                prompt = self.mm_processor.apply(given, media, kwargs)
+            except PluginRuntimeError as e:
+                e.plugin = self.plugin.describe()
+                raise
+        self._check_embeddings(prompt)
+        if not prompt.prompt_token_ids:
+            raise InvalidRequestError("the prompt is empty: it has no tokens", param="prompt")
+        if len(prompt.prompt_token_ids) >= self.max_model_len:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt.prompt_token_ids)} tokens, but this engine's sequences hold {self.max_model_len} "
+                "(prompt and output together); shorten it or raise max_model_len",
+                param="prompt",
+            )
+        return prompt
+
+    def _check_embeddings(self, prompt: ProcessedPrompt) -> None:
+        for item in prompt.items:
+            e = item.embeddings
+            if e is not None and (e.shape[-1] != self.hidden_size or not e.isfinite().all()):
+                what = f"width {e.shape[-1]}, not {self.hidden_size}" if e.shape[-1] != self.hidden_size else "NaN or infinity"
+                raise InvalidRequestError(
+                    f"embeddings of {item.modality} {item.placeholder.index} have {what}",
+                    param=f"multi_modal_data.{item.modality}",
+                )
+
+
+def load_tokenizer(config: EngineConfig, checkpoint: Checkpoint) -> Any:
+    """The HF tokenizer of the model, or the one that the user named."""
+    from transformers import AutoTokenizer
+
+    source = config.tokenizer or str(checkpoint.folder)
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError) as e:
+        raise InvalidConfigError(
+            f"no tokenizer can be loaded from {source!r}: {e!s:.300}; give one with tokenizer=…", param="tokenizer"
+        ) from e
+
+
+__all__ = ["InputProcessor", "ProcessedInput", "load_tokenizer"]

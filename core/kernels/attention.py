@@ -1,0 +1,101 @@
+"""Attention over pages, for batches that mix whole prompts, chunks of prompts and decoded tokens; and without pages, for
+encoders. The specification is `sdk.layers.attention_reference`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sdk.layers import Attention, EncoderAttention
+from sdk.layers.rotary import rotate
+
+from ..step import AttentionGroup, StepHolder
+
+
+class PagedAttention:
+    """Fills one `sdk.layers.Attention`: writes the step's keys and values to their pages and attends over them.
+
+    Args:
+        layer: The layer, for its shape and options.
+        keys, values: `(pages, page_size, kv_heads, head_dim)`, this layer's part of the pool.
+        step: Where the running step is found.
+    """
+
+    def __init__(self, layer: Attention, keys: Tensor, values: Tensor, step: StepHolder) -> None:
+        self.layer, self.keys, self.values, self.step = layer, keys, values, step
+        self.group = layer.num_heads // layer.num_kv_heads
+        self.plain = layer.logit_softcap is None and layer.sinks is None and layer.alibi_slopes is None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Tensor:
+        step = self.step.tensors
+        if self.layer.rotary is not None:
+            cos, sin = step.cos_sin(self.layer.rotary, q.dtype)
+            q, k = (rotate(x, cos, sin, self.layer.rotary.interleaved) for x in (q, k))
+        self.keys.flatten(0, 1).index_copy_(0, step.cache_slots, k)
+        self.values.flatten(0, 1).index_copy_(0, step.cache_slots, v)
+        if len(step.groups) == 1 and step.groups[0].real is None:
+            return self._attend(step.groups[0], q, k, v).flatten(0, 1)
+        out = q.new_empty(q.shape[0], self.layer.num_heads * self.layer.head_dim)
+        for group in step.groups:
+            result = self._attend(group, q, k, v).flatten(0, 1)
+            out[group.first : group.last] = result if group.real is None else result[group.real]
+        return out
+
+    def _attend(self, group: AttentionGroup, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of one group: `(sequences, queries, heads * head_dim)`."""
+        if group.real is None:
+            shape = group.rows.shape
+            q, k, v = (x[group.first : group.last].unflatten(0, shape) for x in (q, k, v))
+        else:
+            q = q[group.rows]
+            if group.fresh:
+                k, v = k[group.rows], v[group.rows]
+        if not group.fresh:
+            k, v = self.keys[group.pages].flatten(1, 2), self.values[group.pages].flatten(1, 2)
+        if self.plain and group.num_queries == 1:
+            return self._decode(group, q, k, v)
+        window = self.layer.sliding_window
+        k, v = (x.repeat_interleave(self.group, dim=2) if self.group > 1 else x for x in (k, v))
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        if not self.plain:
+            return self._with_extras(group, q, k, v)
+        if group.fresh and (window is None or window >= group.num_queries):
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.layer.scale)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=group.mask(window), scale=self.layer.scale)
+        return out.transpose(1, 2).flatten(2)
+
+    def _decode(self, group: AttentionGroup, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """One query a sequence: the heads that share keys become the rows of one product, so keys are read once."""
+        q = q.squeeze(1).unflatten(1, (self.layer.num_kv_heads, self.group))
+        k, v = k.transpose(1, 2), v.transpose(1, 2)
+        mask = group.mask(self.layer.sliding_window)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.layer.scale)
+        return out.flatten(1).unsqueeze(1)
+
+    def _with_extras(self, group: AttentionGroup, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Soft caps, ALiBi and sinks, written out. Shapes: `(sequences, heads, queries | keys, head_dim)`."""
+        layer = self.layer
+        scores = (q @ k.transpose(-1, -2)).float() * layer.scale
+        if layer.logit_softcap is not None:
+            scores = layer.logit_softcap * torch.tanh(scores / layer.logit_softcap)
+        if layer.alibi_slopes is not None:
+            scores = scores + layer.alibi_slopes.float()[:, None, None] * group.distances().unsqueeze(1)
+        scores = scores.masked_fill(~group.mask(layer.sliding_window), float("-inf"))
+        if layer.sinks is not None:
+            sinks = layer.sinks.float()[:, None, None].expand(*scores.shape[:-1], 1)
+            scores = torch.cat((scores, sinks), dim=-1)
+        weights = scores.softmax(dim=-1)[..., : k.shape[-2]].to(v.dtype)
+        return (weights @ v).transpose(1, 2).flatten(2)
+
+
+class FullAttention:
+    """Fills one `sdk.layers.EncoderAttention` with torch's fused attention."""
+
+    def __init__(self, layer: EncoderAttention) -> None:
+        self.scale = layer.scale
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(1, 2).flatten(2)

@@ -1,0 +1,159 @@
+"""From a checkpoint to a model that is filled, once and completely."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from sdk.context import ModelContext
+from sdk.interfaces import Model
+from sdk.spec import Role
+from sdk.weights import load_weights_report, missing_parameters, raise_for_missing, raise_for_unexpected
+
+from .checkpoint import Checkpoint
+from .config import EngineConfig
+from .errors import EngineError, InvalidConfigError, PluginContractError, WeightsError
+from .plugins import Catalog, ResolvedPlugin
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Parameters are made by `torch.empty`: those go to the meta device, so that nothing is allocated twice; buffers,
+    which are computed, stay real."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def resolve_dtype(config: EngineConfig, checkpoint: Checkpoint) -> torch.dtype:
+    """What the parameters will be; see `EngineConfig.dtype`."""
+    if config.dtype != "auto":
+        return DTYPES[config.dtype]
+    view = checkpoint.view
+    said = str(view.get("dtype") or view.text.get("dtype") or "float32").removeprefix("torch.")
+    if said == "float16" and resolve_device(config).type == "cpu":
+        return torch.bfloat16
+    return DTYPES.get(said, torch.float32)
+
+
+def resolve_device(config: EngineConfig) -> torch.device:
+    """Where the model runs."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InvalidConfigError("device='cuda' was asked for, but torch sees no CUDA device; use device='cpu'", param="device")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def make_resolver(plugins: Mapping[str, str]) -> Callable[[Any, Role], tuple[Any, ModelContext]]:
+    """How `ctx.build` finds a part's class: by the part's architecture, or by its model_type and role."""
+
+    def resolve(config: Any, role: Role) -> tuple[Any, ModelContext]:
+        catalog = Catalog.installed()
+        names = getattr(config, "architectures", None) or ()
+        if names:
+            plugin = catalog.resolve(names[0], pins=plugins)
+        else:
+            plugin = catalog.resolve_model_type(config.model_type, role, pins=plugins)
+        return plugin.load("model"), ModelContext(hf_config=config)
+
+    return resolve
+
+
+def build_model(plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> Model:
+    """Build the model with its parameters on the meta device.
+
+    Raises:
+        PluginContractError: The constructor fails, or leaves a buffer on the meta device.
+    """
+    cls = plugin.load("model")
+    options = _plugin_options(plugin, config.plugin_options)
+    resolver = make_resolver(config.plugins)
+    context = ModelContext(hf_config=checkpoint.hf_config, dtype=dtype, options=options, resolver=resolver)
+    try:
+        with _EmptyOnMeta():
+            model = cls(ctx=context)
+    except EngineError:
+        raise
+    except Exception as e:
+        raise PluginContractError(
+            f"{plugin.describe()}: building {cls.__qualname__} failed: {type(e).__name__}: {e}", plugin=plugin.describe()
+        ) from e
+    if not isinstance(model, Model):
+        raise PluginContractError(f"{plugin.describe()}: {cls.__qualname__} is no sdk.Model", plugin=plugin.describe())
+    for name, buffer in model.named_buffers():
+        if buffer.is_meta:
+            raise PluginContractError(
+                f"{plugin.describe()}: buffer {name!r} was made by torch.empty and never computed; fill it in __init__",
+                plugin=plugin.describe(),
+            )
+    return model.eval()
+
+
+def _plugin_options(plugin: ResolvedPlugin, given: Mapping[str, Any]) -> Any:
+    if plugin.architecture.options is None:
+        if given:
+            raise InvalidConfigError(
+                f"{plugin.describe()} takes no options, but got: {', '.join(given)}", param="plugin_options"
+            )
+        return None
+    try:
+        return plugin.load("options")(**given)
+    except ValueError as e:
+        raise InvalidConfigError(f"{plugin.describe()}: plugin_options: {e}", param="plugin_options") from e
+
+
+def materialize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Give every parameter memory; tied parameters stay one."""
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) not in made:
+                kind = dtype if parameter.is_floating_point() else parameter.dtype
+                made[id(parameter)] = nn.Parameter(torch.empty_like(parameter, dtype=kind, device=device), requires_grad=False)
+            setattr(module, name, made[id(parameter)])
+    model.to(device)
+
+
+def fill_model(model: Model, plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Checkpoint) -> None:
+    """Stream the checkpoint into the model; every parameter must be filled, every tensor used or dropped on purpose.
+
+    Raises:
+        WeightsError: See its subclasses; the names are listed.
+    """
+    offered: list[str] = []
+
+    def stream() -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in checkpoint.tensors(check=config.check_weights, quiet=config.disable_progress):
+            offered.append(name)
+            yield name, tensor
+
+    if type(model).load_weights is Model.load_weights:
+        report = load_weights_report(model, stream())
+        if config.strict_weights:
+            raise_for_unexpected(model, report.unexpected)
+        elif report.unexpected:
+            logger.warning("ignored %d tensors that fit nothing: %s", len(report.unexpected), report.unexpected[:5])
+        filled = report.filled
+    else:
+        try:
+            filled = set(model.load_weights(stream()) or ())
+        except EngineError:
+            raise
+        except Exception as e:
+            raise WeightsError(f"{plugin.describe()}: load_weights failed: {type(e).__name__}: {e}") from e
+    if missing_parameters(model, filled):
+        raise_for_missing(model, filled, offered)

@@ -1,0 +1,158 @@
+"""Pictures: from bytes, paths, data: URIs or objects to PIL images, within limits that are checked before decoding.
+
+What a person sees is what the model gets: EXIF orientation is applied, transparency is flattened over white, and of an
+animation the first frame is taken.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ..errors import MediaDecodeError, MediaForbiddenError, MediaTooLargeError, MediaUnsupportedError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+MAX_BYTES = 20 * 2**20
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 16_384
+_URL = re.compile(r"^\s*([a-zA-Z][a-zA-Z0-9+.-]*):")
+
+
+def load_image(value: Any, *, allow_paths: bool = True) -> Any:
+    """Open one picture.
+
+    Args:
+        value: A PIL image, bytes, a path, a `data:` URI, or an array `(height, width, 3)` uint8.
+        allow_paths: Whether strings may name files: true for the embedder's own calls, false for what a client sends.
+
+    Returns:
+        A PIL image in RGB. Arrays are returned as they are; the SDK turns them into pictures.
+
+    Raises:
+        MediaError: It is not a picture, too large, of a format or from a place that is not allowed.
+    """
+    from PIL import Image
+
+    if isinstance(value, Image.Image):
+        _check_size(*value.size)
+        return _flatten(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return decode_image(bytes(value))
+    if isinstance(value, Path) or (isinstance(value, str) and allow_paths and not _is_url(value)):
+        return decode_image(_read(Path(value).expanduser()))
+    if isinstance(value, str):
+        return decode_image(_from_url(value))
+    return value
+
+
+def _is_url(value: str) -> bool:
+    match = _URL.match(value)
+    return match is not None and len(match[1]) > 1  # one letter is a Windows drive
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise MediaTooLargeError(f"picture {path.name} has more than {MAX_BYTES // 2**20} MiB")
+        return path.read_bytes()
+    except OSError as e:
+        raise MediaDecodeError(f"picture {str(path)!r} cannot be read: {e.strerror}", param="image") from e
+
+
+def _from_url(value: str) -> bytes:
+    scheme, _, rest = value.strip().partition(":")
+    if scheme.lower() != "data":
+        raise MediaForbiddenError(
+            f"pictures are not fetched from {scheme.lower()}: URLs here; send the picture itself, as bytes or a data: URI",
+            param="image_url",
+        )
+    header, comma, payload = rest.partition(",")
+    if not comma:
+        raise MediaDecodeError("this data: URI has no comma, so it has no data", param="image_url")
+    if not header.lower().rstrip().endswith(";base64"):
+        raise MediaDecodeError("a data: URI must be base64 (data:image/png;base64,…)", param="image_url")
+    if len(payload) > MAX_BYTES * 4 // 3 + 4:
+        raise MediaTooLargeError(f"the picture in this data: URI has more than {MAX_BYTES // 2**20} MiB", param="image_url")
+    try:
+        return base64.b64decode("".join(payload.split()), validate=True)
+    except (binascii.Error, ValueError) as e:
+        raise MediaDecodeError("the data: URI is not valid base64", param="image_url") from e
+
+
+def decode_image(data: bytes) -> Any:
+    """Bytes → an RGB picture. The header is checked before anything is decoded."""
+    from PIL import Image
+
+    if not data:
+        raise MediaDecodeError("the picture is empty (0 bytes)")
+    if len(data) > MAX_BYTES:
+        raise MediaTooLargeError(f"the picture has more than {MAX_BYTES // 2**20} MiB")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own bomb warning: our limits are lower
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as e:
+        raise MediaTooLargeError(f"the picture has more than {MAX_PIXELS // 10**6} megapixels") from e
+    except Exception as e:  # a parser of outside bytes fails in many ways, and its messages hold addresses
+        raise _not_a_picture(data) from e
+    _check_size(*image.size)
+    try:
+        image.seek(0)
+        image.load()
+        return _flatten(image)
+    except Exception as e:
+        raise MediaDecodeError("the picture is damaged or truncated") from e
+
+
+def _not_a_picture(data: bytes) -> MediaDecodeError | MediaUnsupportedError:
+    known = ", ".join(FORMATS)
+    other = {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%!PS": "EPS", b"8BPS": "PSD", b"BM": "BMP", b"%PDF": "PDF"}
+    name = next((n for magic, n in other.items() if data.startswith(magic)), None)
+    if name is None and data[4:8] == b"ftyp":
+        name = "HEIF, AVIF or video"
+    if name is not None:
+        return MediaUnsupportedError(f"{name} pictures are not supported; use one of {known}")
+    return MediaDecodeError(f"these bytes are not a picture; supported formats: {known}")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise MediaDecodeError(f"a picture of {width}×{height} pixels is empty")
+    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
+        raise MediaTooLargeError(
+            f"a picture of {width}×{height} pixels is over the limit of {MAX_SIDE} a side and "
+            f"{MAX_PIXELS // 10**6} megapixels; make it smaller"
+        )
+
+
+def _flatten(image: Any) -> Any:
+    """EXIF orientation applied, 16 bits brought to 8, transparency laid over white: RGB."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        import numpy as np
+
+        values = np.asarray(image, dtype=np.float64)
+        scale = 257.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 1.0
+        image = Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def load_media(modality: str, value: Any, *, allow_paths: bool = True) -> Any:
+    """Open what a caller gave for one modality: one item or a list. Tensors and mappings pass through."""
+    if modality != "image":
+        return value
+    if isinstance(value, (list, tuple)):
+        return [load_image(v, allow_paths=allow_paths) for v in value]
+    return load_image(value, allow_paths=allow_paths)

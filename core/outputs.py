@@ -1,0 +1,90 @@
+"""What a request gives back, under the names that vLLM's users know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .errors import EngineError
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """Log-probability of one token at one step.
+
+    Attributes:
+        logprob: Natural logarithm of the probability, before temperature.
+        rank: 1 for the likeliest token.
+        decoded_token: The token as text.
+    """
+
+    logprob: float
+    rank: int
+    decoded_token: str = ""
+
+
+@dataclass
+class RequestMetrics:
+    """Times of one request, in seconds of a monotonic clock.
+
+    Attributes:
+        arrival_time: When it was added.
+        first_scheduled_time: When it first took part in a step.
+        first_token_time: When its first token was known.
+        finished_time: When it ended.
+        preemptions: How often it lost its pages and was computed anew.
+    """
+
+    arrival_time: float = 0.0
+    first_scheduled_time: float | None = None
+    first_token_time: float | None = None
+    finished_time: float | None = None
+    preemptions: int = 0
+
+
+@dataclass
+class CompletionOutput:
+    """One completion of a prompt.
+
+    Attributes:
+        index: Which of the `n`.
+        text: The text so far; with `stream=True` the new text of this step.
+        token_ids: As `text`, in tokens.
+        logprobs: For each token, token id → Logprob, when asked for.
+        cumulative_logprob: Sum over the chosen tokens, when asked for.
+        finish_reason: `stop` (an end token or stop string), `length`, `abort`, `error`; None while it goes on.
+        stop_reason: The stop string or token id; None for the model's own end token.
+    """
+
+    index: int
+    text: str
+    token_ids: Sequence[int]
+    logprobs: list[dict[int, Logprob]] | None = None
+    cumulative_logprob: float | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+
+@dataclass
+class RequestOutput:
+    """A prompt and its completions.
+
+    Attributes:
+        request_id: Unique within the engine.
+        prompt: The text, when the caller gave text.
+        prompt_token_ids: Final ids: media placeholders are expanded.
+        outputs: The completions.
+        finished: Whether all of them have ended.
+        num_cached_tokens: Prompt tokens that were not computed because their pages were at hand.
+        metrics: Times.
+        error: What ended the request, with `on_error="return"`.
+    """
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    finished: bool = False
+    num_cached_tokens: int = 0
+    metrics: RequestMetrics = field(default_factory=RequestMetrics)
+    error: EngineError | None = None

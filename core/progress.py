@@ -1,0 +1,45 @@
+"""Progress bars, on standard error and only where someone is there to see them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def progress(items: Iterable[T], what: str, *, unit: str, quiet: bool = False, total: int | None = None) -> Iterator[T]:
+    """Iterate with a progress bar."""
+    if quiet or not sys.stderr.isatty():
+        yield from items
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(items, desc=what, unit=unit, total=total, leave=False, dynamic_ncols=True)
+
+
+class ProgressMeter:
+    """A bar for an offline batch: prompts done, and output tokens a second."""
+
+    def __init__(self, total: int, *, quiet: bool) -> None:
+        self._bar = None
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc="prompts", unit="prompt", leave=False, dynamic_ncols=True)
+        self._tokens, self._start = 0, time.monotonic()
+
+    def done(self, tokens: int) -> None:
+        """One more prompt is done, with so many tokens."""
+        if self._bar is not None:
+            self._tokens += tokens
+            rate = self._tokens / max(1e-9, time.monotonic() - self._start)
+            self._bar.set_postfix_str(f"{rate:.0f} tokens/s", refresh=False)
+            self._bar.update()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,201 @@
+"""Runs a planned step: encodes media, merges embeddings, runs the model, returns logits of the rows to sample."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdk.interfaces import Model
+from sdk.multimodal.fields import join_items
+
+from .errors import EngineError, PluginRuntimeError
+from .request import Request
+from .scheduler import Scheduled, StepPlan
+from .step import StepBuilder, StepHolder, StepTensors
+
+Item = tuple[Request, int]
+
+
+@dataclass
+class StepResult:
+    """What a step gave.
+
+    Attributes:
+        requests: The sequences to sample, one for each row of `logits`.
+        logits: `(rows, vocab)`.
+        computed: What was computed, for the book-keeping.
+        failed: Sequences whose own media ended them, with the reason.
+    """
+
+    requests: list[Request] = field(default_factory=list)
+    logits: Tensor | None = None
+    computed: list[Scheduled] = field(default_factory=list)
+    failed: list[tuple[Request, EngineError]] = field(default_factory=list)
+
+
+class Runner:
+    """Owns the model and runs it.
+
+    Args:
+        model: Filled and bound.
+        builder: Makes a step's tensors.
+        holder: Where the bound kernels find them.
+        hidden_size: Width of the language model.
+        plugin: What to call the plugin in errors.
+        dtype: Of the activations.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        builder: StepBuilder,
+        holder: StepHolder,
+        hidden_size: int,
+        plugin: str,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.model, self.builder, self.holder = model, builder, holder
+        self.hidden_size, self.plugin, self.dtype, self.device = hidden_size, plugin, dtype, device
+        parameters = inspect.signature(model.get_input_embeddings).parameters
+        self._takes_mask = "is_multimodal" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+    @torch.inference_mode()
+    def run(self, plan: StepPlan) -> StepResult:
+        """Compute a plan. A sequence whose own media fail is left out and reported; the others go on in the same step."""
+        result = StepResult(failed=self._encode(plan))
+        lost = {id(r) for r, _ in result.failed}
+        result.computed = [s for s in plan if id(s.request) not in lost]
+        if not result.computed:
+            return result
+        step = self.builder.build(result.computed)
+        self.holder.current = step
+        try:
+            hidden = self._forward(step)
+            result.requests = [s.request for s in step.order if s.samples]
+            if result.requests:
+                result.logits = self.model.compute_logits(hidden[step.sample_rows])
+        finally:
+            self.holder.current = None
+        return result
+
+    def _forward(self, step: StepTensors) -> Tensor:
+        placed = self._placed_embeddings(step)
+        if placed is None:
+            return self.model(step.input_ids, step.positions)
+        embeddings, mask = placed
+        kwargs = {"is_multimodal": mask} if self._takes_mask else {}
+        inputs_embeds = self.model.get_input_embeddings(step.input_ids, embeddings, **kwargs)
+        return self.model(None, step.positions, inputs_embeds=inputs_embeds)
+
+    def _placed_embeddings(self, step: StepTensors) -> tuple[list[Tensor], Tensor] | None:
+        """The rows of media embeddings that this step's tokens take, and the mask of those tokens."""
+        embeddings: list[Tensor] = []
+        mask: Tensor | None = None
+        row = 0
+        for s in step.order:
+            for i in s.request.items_between(s.start, s.start + s.count) if s.request.items else ():
+                place = s.request.items[i].placeholder
+                first, last = max(s.start, place.offset), min(s.start + s.count, place.offset + place.length)
+                taken = place.mask[first - place.offset : last - place.offset]
+                skipped = int(place.mask[: first - place.offset].sum())
+                embeddings.append(s.request.encoded[i][skipped : skipped + int(taken.sum())])
+                if mask is None:
+                    mask = torch.zeros(len(step.input_ids), dtype=torch.bool)
+                mask[row + first - s.start : row + last - s.start] = torch.from_numpy(taken)
+            row += s.count
+        return None if mask is None else (embeddings, mask.to(self.device))
+
+    # ---- media ------------------------------------------------------------------------------------------------------
+
+    def _encode(self, plan: StepPlan) -> list[tuple[Request, EngineError]]:
+        """Encode the media items of a plan, those of a modality together; each item's failure is its request's own."""
+        by_modality: dict[str, list[Item]] = {}
+        for s in plan:
+            for i in s.encode:
+                item = s.request.items[i]
+                if item.embeddings is not None:
+                    s.request.encoded[i] = item.embeddings.to(self.device, self.dtype)
+                else:
+                    by_modality.setdefault(item.modality, []).append((s.request, i))
+        failed: dict[int, tuple[Request, EngineError]] = {}
+        for items in by_modality.values():
+            for batch in _same_arguments(items):
+                self._encode_batch(batch, failed)
+        return list(failed.values())
+
+    def _encode_batch(self, items: Sequence[Item], failed: dict[int, tuple[Request, EngineError]]) -> None:
+        """Encode items of one modality; when the batch fails, each of its requests by itself, to find whose fault it is."""
+        try:
+            embeddings = self._checked(items, self.model_embeddings(items))
+        except Exception as e:
+            requests = list({id(r): r for r, _ in items}.values())
+            if len(requests) > 1:
+                for request in requests:
+                    self._encode_batch([x for x in items if x[0] is request], failed)
+                return
+            failed[id(requests[0])] = (requests[0], self._error(e, requests[0]))
+            return
+        for (request, i), rows in zip(items, embeddings):
+            request.encoded[i] = rows
+
+    def model_embeddings(self, items: Sequence[Item]) -> Any:
+        """Call the plugin's encoder for a batch of items."""
+        kwargs = join_items([r.items[i].kwargs for r, i in items])
+        return self.model.get_multimodal_embeddings(**{k: self._to_device(v) for k, v in kwargs.items()})  # type: ignore[operator]
+
+    def _to_device(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._to_device(v) for v in value]
+        if isinstance(value, Tensor):
+            return value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
+        return value
+
+    def _checked(self, items: Sequence[Item], embeddings: Any) -> list[Tensor]:
+        """What the encoder returned, as one `(rows, hidden)` for each item, exactly as many as their placeholders take."""
+        if embeddings is None or not isinstance(embeddings, (Tensor, list, tuple)):
+            raise _Broken(f"returned {type(embeddings).__name__} for {len(items)} items")
+        if len(embeddings) != len(items):
+            raise _Broken(f"returned embeddings of {len(embeddings)} items for {len(items)}")
+        for n, ((request, i), e) in enumerate(zip(items, embeddings)):
+            item = request.items[i]
+            wanted = (item.placeholder.num_embeds, self.hidden_size)
+            if not isinstance(e, Tensor) or not e.is_floating_point() or tuple(e.shape) != wanted:
+                got = f"{e.dtype} {tuple(e.shape)}" if isinstance(e, Tensor) else type(e).__name__
+                raise _Broken(f"{item.modality} {item.placeholder.index} (item {n} of the batch): expected {wanted}, got {got}")
+            if not torch.isfinite(e).all():
+                raise _Broken(f"{item.modality} {item.placeholder.index}: embeddings hold NaN or infinity", "numerical_error")
+        return [e.detach().to(self.device, self.dtype) for e in embeddings]
+
+    def _error(self, e: Exception, request: Request) -> EngineError:
+        if isinstance(e, EngineError):
+            return e
+        code = e.code if isinstance(e, _Broken) else None
+        message = str(e) if isinstance(e, _Broken) else f"{type(e).__name__}: {e}"
+        error = PluginRuntimeError(
+            message, plugin=self.plugin, hook="get_multimodal_embeddings", request_id=request.request_id, code=code
+        )
+        error.__cause__ = e
+        return error
+
+
+class _Broken(Exception):
+    """The encoder returned what breaks its contract."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _same_arguments(items: Sequence[Item]) -> list[list[Item]]:
+    """Items that bring the same tensors of the same shapes go to the encoder together."""
+    groups: dict[tuple[tuple[str, tuple[int, ...]], ...], list[Item]] = {}
+    for request, i in items:
+        key = tuple((n, tuple(getattr(f.value, "shape", ()))) for n, f in request.items[i].kwargs.items())
+        groups.setdefault(key, []).append((request, i))
+    return list(groups.values())

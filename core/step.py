@@ -1,0 +1,209 @@
+"""One step as arrays: what the scheduler planned, in the form that kernels read.
+
+The tokens of all sequences lie end to end. Sequences are sorted into groups of about as many new tokens and about as long a past,
+so that each group is one batched product with little padding; there are at most a few groups, however many sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sdk.layers.rotary import RotaryEmbedding
+
+from .scheduler import Scheduled
+
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class AttentionGroup:
+    """Sequences that attend together, padded to the longest.
+
+    Attributes:
+        first, last: The group's tokens are rows `first … last - 1` of the step.
+        rows: `(sequences, queries)` rows of the step; padding points at the group's first row.
+        real: `(queries in the group,)` indices into the flattened `rows` that are not padding; None: all are real.
+        pages: `(sequences, pages)` page numbers; padding is page 0.
+        starts: `(sequences,)` position of each sequence's first query.
+        fresh: Every sequence starts at 0 here: keys and values need not be read back from their pages.
+    """
+
+    first: int
+    last: int
+    rows: Tensor
+    real: Tensor | None
+    pages: Tensor
+    starts: Tensor
+    fresh: bool
+    page_size: int
+    _masks: dict[int | None, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_queries(self) -> int:
+        """Queries of each sequence, padding included."""
+        return self.rows.shape[1]
+
+    def distances(self) -> Tensor:
+        """`(sequences, queries, keys)`: key position minus query position."""
+        device = self.starts.device
+        keys = self.num_queries if self.fresh else self.pages.shape[1] * self.page_size
+        queries = self.starts[:, None] + torch.arange(self.num_queries, device=device)
+        return torch.arange(keys, device=device) - queries[:, :, None]
+
+    def mask(self, window: int | None) -> Tensor:
+        """`(sequences, 1, queries, keys)` bool: which keys a query sees. Made once a step for each window."""
+        found = self._masks.get(window)
+        if found is None:
+            distance = self.distances()
+            found = distance <= 0
+            if window is not None:
+                found &= distance > -window
+            self._masks[window] = found = found.unsqueeze(1)
+        return found
+
+
+@dataclass
+class StepTensors:
+    """What a step's kernels read.
+
+    Attributes:
+        order: The scheduled sequences in the order of their tokens.
+        input_ids, positions: `(tokens,)`.
+        cache_slots: `(tokens,)` where each token's key and value go: page * page size + offset.
+        lengths: `(tokens,)` the sequence length that counts for length-dependent rotary frequencies.
+        groups: How attention is batched.
+        sample_rows: `(sampled,)` rows whose hidden states become logits.
+    """
+
+    order: list[Scheduled]
+    input_ids: Tensor
+    positions: Tensor
+    cache_slots: Tensor
+    lengths: Tensor
+    groups: list[AttentionGroup]
+    sample_rows: Tensor
+    _rotary: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def cos_sin(self, rotary: RotaryEmbedding, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The step's cosines and sines, `(tokens, rotary_dim / 2)`: computed once for all layers that share `rotary`."""
+        found = self._rotary.get(id(rotary))
+        if found is None:
+            cos, sin = rotary.cos_sin(self.positions, self.lengths)
+            self._rotary[id(rotary)] = found = (cos.to(dtype), sin.to(dtype))
+        return found
+
+
+class StepHolder:
+    """The step that is running, as the kernels bound into a model see it. One for each engine."""
+
+    def __init__(self) -> None:
+        self.current: StepTensors | None = None
+
+    @property
+    def tensors(self) -> StepTensors:
+        """The running step."""
+        if self.current is None:
+            raise RuntimeError("a bound model was called outside a step of its engine")
+        return self.current
+
+
+class StepBuilder:
+    """Turns plans into tensors. Keeps one row of token ids and page numbers for each running sequence.
+
+    Args:
+        max_num_seqs: Rows.
+        max_model_len: Longest sequence.
+        page_size: Tokens in a page.
+        device: Where the tensors go.
+    """
+
+    def __init__(self, max_num_seqs: int, max_model_len: int, page_size: int, device: torch.device) -> None:
+        self.page_size, self.device = page_size, device
+        self.tokens = np.zeros((max_num_seqs, max_model_len + 1), dtype=np.int32)
+        self.pages = np.zeros((max_num_seqs, -(-max_model_len // page_size) + 1), dtype=np.int32)
+        self._known = np.zeros(max_num_seqs, dtype=np.int64)
+        self._num_pages = np.zeros(max_num_seqs, dtype=np.int64)
+        self._owner: list[object] = [None] * max_num_seqs
+
+    def _refresh(self, plan: Sequence[Scheduled]) -> None:
+        """Bring the rows of the scheduled sequences up to date."""
+        for scheduled in plan:
+            request, slot = scheduled.request, scheduled.request.slot
+            if self._owner[slot] is not request or scheduled.start == 0:
+                self._owner[slot] = request
+                self._known[slot] = self._num_pages[slot] = 0
+            known, total = self._known[slot], len(request.token_ids)
+            if known < total:
+                self.tokens[slot, known:total] = request.token_ids[known:]
+                self._known[slot] = total
+            have, pages = self._num_pages[slot], len(request.pages)
+            if have < pages:
+                self.pages[slot, have:pages] = request.pages[have:]
+                self._num_pages[slot] = pages
+
+    def _tensor(self, values: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+    def build(self, plan: Sequence[Scheduled]) -> StepTensors:
+        """Lay a plan out as tensors."""
+        self._refresh(plan)
+        starts = np.array([s.start for s in plan], dtype=np.int64)
+        counts = np.array([s.count for s in plan], dtype=np.int64)
+        keys = self._group_keys(starts, counts)
+        order = np.argsort(keys, kind="stable")
+        ordered = [plan[i] for i in order]
+        starts, counts, keys = starts[order], counts[order], keys[order]
+        slots = np.array([s.request.slot for s in ordered], dtype=np.int64)
+        firsts = np.cumsum(counts) - counts
+        rows = np.repeat(slots, counts)
+        positions = np.arange(counts.sum()) - np.repeat(firsts - starts, counts)
+        pages = self.pages[rows, positions // self.page_size].astype(np.int64)
+        samples = np.array([s.samples for s in ordered], dtype=np.bool_)
+        prompt = np.array([s.request.prompt_len for s in ordered], dtype=np.int64)
+        return StepTensors(
+            order=ordered,
+            input_ids=self._tensor(self.tokens[rows, positions].astype(np.int64)),
+            positions=self._tensor(positions),
+            cache_slots=self._tensor(pages * self.page_size + positions % self.page_size),
+            lengths=self._tensor(np.maximum(np.repeat(prompt, counts), positions + 1)),
+            groups=self._groups(keys, slots, starts, counts, firsts),
+            sample_rows=self._tensor((firsts + counts - 1)[samples]),
+        )
+
+    def _group_keys(self, starts: Ints, counts: Ints) -> Ints:
+        """Which group each sequence belongs to: queries and pages rounded up to powers of two, fresh prompts apart."""
+        pages = -(-(starts + counts) // self.page_size)
+        queries = np.ceil(np.log2(counts)).astype(np.int64)
+        depth = np.where((starts == 0) & (counts > 1), 63, np.ceil(np.log2(pages)).astype(np.int64))
+        return queries * 64 + depth
+
+    def _groups(self, keys: Ints, slots: Ints, starts: Ints, counts: Ints, firsts: Ints) -> list[AttentionGroup]:
+        edges = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
+        groups = []
+        for a, b in zip(edges, [*edges[1:], len(keys)]):
+            most = int(counts[a:b].max())
+            offsets = np.arange(most)
+            real = offsets < counts[a:b, None]
+            rows = np.where(real, firsts[a:b, None] + offsets, firsts[a])
+            num_pages = int(-(-(starts[a:b] + counts[a:b]).max() // self.page_size))
+            held = -(-(starts[a:b] + counts[a:b]) // self.page_size)
+            pages = np.where(np.arange(num_pages) < held[:, None], self.pages[slots[a:b], :num_pages], 0)
+            groups.append(
+                AttentionGroup(
+                    first=int(firsts[a]),
+                    last=int(firsts[b - 1] + counts[b - 1]),
+                    rows=self._tensor(rows),
+                    real=None if real.all() else self._tensor(np.flatnonzero(real)),
+                    pages=self._tensor(pages.astype(np.int64)),
+                    starts=self._tensor(starts[a:b]),
+                    fresh=bool((starts[a:b] == 0).all() and most > 1),
+                    page_size=self.page_size,
+                )
+            )
+        return groups

@@ -1,0 +1,1 @@
+"""Vision towers as a plugin of the engine: components that other models are built with."""

@@ -1,0 +1,50 @@
+"""The SDK: everything the author of a plugin writes against. Importing it loads no torch; names resolve when used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._lazy import attach
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, _names = attach(
+    __name__,
+    {
+        "API_VERSION": "spec",
+        "Architecture": "spec",
+        "Capabilities": "spec",
+        "ConfigView": "config_view",
+        "Encoder": "interfaces",
+        "Model": "interfaces",
+        "ModelContext": "context",
+        "SupportsMultiModal": "interfaces",
+        "WeightMap": "weights",
+        "errors": "errors",
+        "helper": "_contract",
+        "hookimpl": "hooks",
+        "layers": "layers",
+        "multimodal": "multimodal",
+        "testing": "testing",
+        "weights": "weights",
+    },
+)
+__all__ = _names
+
+if TYPE_CHECKING:
+    from . import errors as errors
+    from . import layers as layers
+    from . import multimodal as multimodal
+    from . import testing as testing
+    from . import weights as weights
+    from ._contract import helper as helper
+    from .config_view import ConfigView as ConfigView
+    from .context import ModelContext as ModelContext
+    from .hooks import hookimpl as hookimpl
+    from .interfaces import Encoder as Encoder
+    from .interfaces import Model as Model
+    from .interfaces import SupportsMultiModal as SupportsMultiModal
+    from .spec import API_VERSION as API_VERSION
+    from .spec import Architecture as Architecture
+    from .spec import Capabilities as Capabilities
+    from .weights import WeightMap as WeightMap

@@ -1,0 +1,19 @@
+"""The version of the SDK surface and the names under which plugins are found; plain values, so that listing is quick."""
+
+from __future__ import annotations
+
+from typing import Final
+
+API_VERSION: Final = (0, 1)
+"""(major, minor) of the SDK surface. The major is the N of the entry-point group `engine.v<N>` counted from 1; until
+the surface is frozen as (1, 0) it is 0 and may change."""
+
+DISTRIBUTION: Final = "engine-plugin-sdk"
+"""The distribution of `core` and `sdk`; a plugin's requirement on it is the minor version it was written for."""
+
+GROUP_PREFIX: Final = "engine.v"
+GROUP_MAJOR: Final = 1
+ENTRY_POINT_GROUP: Final = f"{GROUP_PREFIX}{GROUP_MAJOR}"
+MODEL_TYPES_SUFFIX: Final = ".model_types"
+FALLBACK: Final = "*"
+"""The entry name of a plugin that is asked when nobody claims an architecture."""

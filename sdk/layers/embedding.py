@@ -1,0 +1,43 @@
+"""The two ends of a language model: token ids → hidden states, hidden states → logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .base import Layer
+from .linear import Linear
+
+
+class VocabParallelEmbedding(Layer):
+    """A table of token embeddings, which an engine may split by rows over devices.
+
+    Shapes: `(tokens,) int -> (tokens, embedding_dim)`.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, prefix: str = "") -> None:
+        super().__init__(prefix)
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim), requires_grad=False)
+
+    def reference(self, input_ids: Tensor) -> Tensor:
+        return F.embedding(input_ids, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+class ParallelLMHead(Linear):
+    """Hidden states → logits over the vocabulary, which an engine may split by rows over devices.
+
+    Shapes: `(rows, hidden) -> (rows, vocab)`.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, bias: bool = False, *, prefix: str = "") -> None:
+        super().__init__(embedding_dim, num_embeddings, bias, prefix=prefix)
+
+    def tie_weights(self, embedding: VocabParallelEmbedding) -> ParallelLMHead:
+        """Share the embedding's table, as `tie_word_embeddings` in a config asks; returns itself."""
+        self.weight = embedding.weight
+        return self

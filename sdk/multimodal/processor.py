@@ -1,0 +1,286 @@
+"""The token path: a prompt's token ids and its media become final ids, placeholder ranges and tensors by item.
+
+The HF processor sees the media with a dummy text; the prompt updates a plugin declares are applied to the tokens. So a
+prompt is tokenized once, by whoever knows where its text comes from, and the ids equal those HF makes from the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from .._contract import check_class, hook
+from ..errors import EngineError, InvalidRequestError, MediaUnsupportedError, PluginRuntimeError, PromptUpdateError
+from .dummy import BaseDummyInputsBuilder
+from .fields import FieldValue, ItemKwargs, MultiModalFieldConfig, MultiModalKwargsItems, split_into_items
+from .info import BaseProcessingInfo
+from .items import EmbeddingItems, MultiModalDataItems, ProcessedItems, RawItems, parse_items
+from .updates import PlaceholderRange, PromptUpdate, apply_prompt_updates
+
+Info = TypeVar("Info", bound=BaseProcessingInfo)
+HF_DATA_NAMES = {"image": "images", "audio": "audio", "video": "videos"}
+"""Modality → the HF processor's argument."""
+
+
+@dataclass(frozen=True)
+class ProcessedItem:
+    """One media item, ready for the model.
+
+    Attributes:
+        kwargs: The model's arguments for this item; empty when it comes as embeddings.
+        placeholder: Its place in the prompt.
+        embeddings: `(rows, hidden)` when the item came as embeddings.
+    """
+
+    kwargs: ItemKwargs
+    placeholder: PlaceholderRange
+    embeddings: Tensor | None = None
+
+    @property
+    def modality(self) -> str:
+        """The item's modality."""
+        return self.placeholder.modality
+
+
+@dataclass(frozen=True)
+class ProcessedPrompt:
+    """Final token ids and the media items in the order of their places."""
+
+    prompt_token_ids: list[int]
+    items: tuple[ProcessedItem, ...] = ()
+
+
+class BaseMultiModalProcessor(Generic[Info]):
+    """Turns a prompt with media into a `ProcessedPrompt`. A subclass writes the fields and the prompt updates."""
+
+    def __init__(self, info: Info, dummy_inputs: BaseDummyInputsBuilder[Any]) -> None:
+        self.info, self.dummy_inputs = info, dummy_inputs
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_class(cls)
+
+    # ---- what a plugin writes ---------------------------------------------------------------------------------------
+
+    @hook
+    def _get_mm_fields_config(
+        self, hf_inputs: Mapping[str, Any], hf_processor_mm_kwargs: Mapping[str, object]
+    ) -> Mapping[str, MultiModalFieldConfig]:
+        """Which of the HF processor's outputs belong to which modality, and how they fall into items."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no _get_mm_fields_config")
+
+    @hook
+    def _get_prompt_updates(
+        self,
+        mm_items: MultiModalDataItems,
+        hf_processor_mm_kwargs: Mapping[str, object],
+        out_mm_kwargs: MultiModalKwargsItems,
+    ) -> Sequence[PromptUpdate]:
+        """What HF's processor does to the prompt for each item, as replacements and insertions of tokens."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no _get_prompt_updates")
+
+    @hook
+    def _call_hf_processor(
+        self,
+        prompt: str,
+        mm_data: Mapping[str, object],
+        mm_kwargs: Mapping[str, object],
+        tok_kwargs: Mapping[str, object],
+    ) -> Mapping[str, Any]:
+        """Run the HF processor; override it to change what it returns.
+
+        Args:
+            prompt: A dummy text with a placeholder for each item.
+            mm_data: HF's argument name → items.
+            mm_kwargs: Extra arguments for the processor, of engine and request.
+            tok_kwargs: Extra arguments for the tokenizer.
+        """
+        processor = self.info.get_hf_processor()
+        out: Mapping[str, Any] = processor(text=prompt, **mm_data, **mm_kwargs, **tok_kwargs, return_tensors="pt")
+        return out
+
+    @hook
+    def _apply_hf_processor_tokens_only(self, prompt_tokens: list[int]) -> list[int]:
+        """What HF's processor does to a prompt whether or not there are media; the default: nothing."""
+        return prompt_tokens
+
+    # ---- what the base does -----------------------------------------------------------------------------------------
+
+    def apply(
+        self,
+        prompt: str | Sequence[int],
+        mm_data: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
+        tok_kwargs: Mapping[str, Any] | None = None,
+    ) -> ProcessedPrompt:
+        """Process one prompt.
+
+        Args:
+            prompt: Text, or its token ids with one placeholder an item.
+            mm_data: Modality → items, see `parse_items`.
+            mm_processor_kwargs: Extra processor arguments for this request; they win over the engine's.
+            tok_kwargs: Extra tokenizer arguments, for a text prompt.
+
+        Raises:
+            PromptUpdateError: Placeholders and items do not agree.
+            MediaError: An item cannot be processed.
+            PluginRuntimeError: A hook failed or broke its contract.
+        """
+        kwargs = {**self.info.ctx.mm_processor_kwargs, **(mm_processor_kwargs or {})}
+        ids = self._tokenize(prompt, tok_kwargs or {})
+        mm_items = self.parse(mm_data or {})
+        out = self._process_items(mm_items, kwargs)
+        updates: Sequence[PromptUpdate] = ()
+        if mm_items:
+            updates = self._guard("_get_prompt_updates", self._get_prompt_updates, mm_items, kwargs, out)
+        bos = getattr(self.info.get_tokenizer(), "bos_token_id", None)
+        final, places = apply_prompt_updates(ids, updates, mm_items.get_all_counts(), bos_token_id=bos)
+        self._check_leftovers(final, places)
+        return ProcessedPrompt(final, tuple(self._item(p, mm_items, out) for p in places))
+
+    def parse(self, mm_data: Mapping[str, Any]) -> MultiModalDataItems:
+        """Sort a caller's media by modality and form, within the plugin's own limits.
+
+        Raises:
+            MediaUnsupportedError: The model does not take a modality.
+            InvalidRequestError: There are more items than the model takes.
+        """
+        limits = self.info.get_supported_mm_limits()
+        items = MultiModalDataItems()
+        for modality, value in mm_data.items():
+            if value is None or (isinstance(value, (list, tuple)) and not value):
+                continue
+            if modality not in limits:
+                raise MediaUnsupportedError(
+                    f"this model takes no {modality}; it takes: {', '.join(limits) or 'text alone'}",
+                    code="unsupported_modality",
+                    param=f"multi_modal_data.{modality}",
+                )
+            items[modality] = parse_items(modality, value)
+            limit, count = limits[modality], items[modality].get_count()
+            if limit is not None and count > limit:
+                raise InvalidRequestError(
+                    f"{count} {modality} items in one prompt, but this model takes at most {limit}",
+                    code="too_many_items",
+                    param=f"multi_modal_data.{modality}",
+                )
+        return items
+
+    def _tokenize(self, prompt: str | Sequence[int], tok_kwargs: Mapping[str, Any]) -> list[int]:
+        if isinstance(prompt, str):
+            ids = list(self.info.get_tokenizer()(prompt, **tok_kwargs)["input_ids"])
+        else:
+            ids = list(prompt)
+        done = self._guard("_apply_hf_processor_tokens_only", self._apply_hf_processor_tokens_only, ids)
+        return list(done)
+
+    def _process_items(self, mm_items: MultiModalDataItems, kwargs: Mapping[str, Any]) -> MultiModalKwargsItems:
+        raw = {m: i for m, i in mm_items.items() if isinstance(i, RawItems)}
+        out: MultiModalKwargsItems = {}
+        if raw:
+            counts = {m: i.get_count() for m, i in raw.items()}
+            text = self._guard("get_dummy_text", self.dummy_inputs.get_dummy_text, counts)
+            data = {HF_DATA_NAMES.get(m, m): list(i.data) for m, i in raw.items()}
+            made = self._guard("_call_hf_processor", self._call_hf_processor, text, data, kwargs, {})
+            out.update(self._split(made, kwargs, counts))
+        for modality, items in mm_items.items():
+            if isinstance(items, ProcessedItems):
+                out[modality] = self._split_given(items, kwargs)
+            elif isinstance(items, EmbeddingItems):
+                self._check_width(items)
+                field = MultiModalFieldConfig.batched(modality)
+                out[modality] = [{f"{modality}_embeds": FieldValue(e, field)} for e in items.embeddings]
+        return out
+
+    def _split(
+        self, tensors: Mapping[str, Any], kwargs: Mapping[str, Any], counts: Mapping[str, int]
+    ) -> MultiModalKwargsItems:
+        fields = self._guard("_get_mm_fields_config", self._get_mm_fields_config, tensors, kwargs)
+        items: MultiModalKwargsItems = self._guard("_get_mm_fields_config", split_into_items, tensors, fields)
+        for modality, count in counts.items():
+            if len(items.get(modality, ())) != count:
+                raise self._broken(
+                    "_get_mm_fields_config",
+                    f"{count} {modality} items went in and {len(items.get(modality, ()))} came out; "
+                    f"the HF processor made: {', '.join(tensors)}",
+                )
+        return items
+
+    def _split_given(self, items: ProcessedItems, kwargs: Mapping[str, Any]) -> list[ItemKwargs]:
+        """Items of tensors that the caller processed: what is wrong with them is the caller's fault."""
+        param = f"multi_modal_data.{items.modality}"
+        fields = self._guard("_get_mm_fields_config", self._get_mm_fields_config, items.tensors, kwargs)
+        unknown = [name for name in items.tensors if name not in fields]
+        if unknown:
+            raise InvalidRequestError(
+                f"processed {items.modality} data has {', '.join(unknown)}; this model takes: {', '.join(fields)}",
+                param=param,
+            )
+        try:
+            split = split_into_items(items.tensors, fields)[items.modality]
+        except (ValueError, TypeError, IndexError, KeyError) as e:
+            raise InvalidRequestError(
+                f"processed {items.modality} data does not fall into items: {e}", param=param
+            ) from e
+        if len(split) != items.count:
+            raise InvalidRequestError(
+                f"processed {items.modality} data: {len(split)} of {items.count} items", param=param
+            )
+        return split
+
+    def _check_width(self, items: EmbeddingItems) -> None:
+        width = self.info.get_hf_config().get_text_config().hidden_size
+        for i, embeddings in enumerate(items.embeddings):
+            if embeddings.shape[1] != width:
+                raise InvalidRequestError(
+                    f"{items.modality} embeddings {i} are {embeddings.shape[1]} wide, the language model is {width}",
+                    param=f"multi_modal_data.{items.modality}",
+                )
+
+    def _item(
+        self, place: PlaceholderRange, mm_items: MultiModalDataItems, out: MultiModalKwargsItems
+    ) -> ProcessedItem:
+        name = f"{place.modality} {place.index}"
+        if place.num_embeds == 0:
+            raise self._broken("_get_prompt_updates", f"{name} has no token that takes embeddings")
+        items = mm_items[place.modality]
+        embeddings = items.embeddings[place.index] if isinstance(items, EmbeddingItems) else None
+        if embeddings is not None and embeddings.shape[0] != place.num_embeds:
+            raise PromptUpdateError(f"{name}: {embeddings.shape[0]} rows of embeddings for {place.num_embeds} tokens")
+        return ProcessedItem(out[place.modality][place.index] if embeddings is None else {}, place, embeddings)
+
+    def _check_leftovers(self, ids: Sequence[int], places: Sequence[PlaceholderRange]) -> None:
+        reserved = self.info.get_placeholder_token_ids()
+        in_items = sum(1 for p in places for t in ids[p.offset : p.offset + p.length] if t in reserved)
+        left = sum(1 for t in ids if t in reserved) - in_items
+        if left > 0:
+            counts: dict[str, int] = {}
+            for p in places:
+                counts[p.modality] = counts.get(p.modality, 0) + 1
+            given = ", ".join(f"{n} {m}" for m, n in counts.items()) or "none"
+            raise PromptUpdateError(
+                f"the prompt has {left} placeholder tokens more than media items (given: {given}); give one item for "
+                "each placeholder in multi_modal_data, or take the placeholder out of the prompt"
+            )
+
+    def _guard(self, name: str, function: Any, *args: Any) -> Any:
+        """Call a hook; whatever it raises that is not ours becomes an error that names it."""
+        try:
+            return function(*args)
+        except EngineError:
+            raise
+        except Exception as e:
+            raise self._broken(name, f"{type(e).__name__}: {e}") from e
+
+    def _broken(self, name: str, message: str) -> PluginRuntimeError:
+        return PluginRuntimeError(message, plugin=type(self).__module__.partition(".")[0], hook=name)
+
+
+__all__ = [
+    "BaseMultiModalProcessor",
+    "ProcessedItem",
+    "ProcessedPrompt",
+]

@@ -1,0 +1,117 @@
+"""What a plugin says about an architecture: the `Architecture` record and its `Capabilities`. Torch-free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ._api import API_VERSION, ENTRY_POINT_GROUP
+
+__all__ = ["API_VERSION", "ENTRY_POINT_GROUP", "Architecture", "Capabilities", "CapabilitiesFunction", "Role", "Target"]
+
+Role = Literal["causal-lm", "vision-encoder", "audio-encoder", "vision-language", "speech-to-text", "embedding"]
+Target = str
+"""`"module:attribute"`, imported when it is first used."""
+
+_DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+_TARGET = re.compile(rf"{_DOTTED}:{_DOTTED}")
+
+
+class Capabilities(BaseModel):
+    """What a model can do, told from its config alone, so that start-up can refuse with a reason.
+
+    Attributes:
+        tasks: What it is offered for. `transcription` follows from `Architecture.transcription`.
+        modalities: Media it takes besides text, e.g. `("image",)`.
+        attention: Kinds of attention or state its layers use.
+        prefix_caching: Whether equal prefixes may share pages.
+        chunked_prefill: `any`, `item-atomic` (a media item is never split over two steps) or `no`.
+        tensor_parallel, pipeline_parallel: Whether the model may be split over devices.
+        lora_targets: Linear layers that adapters may change.
+        quantization: Names of quantization schemes it works with; `None`: any.
+        prompt_embeds, media_embeds: Whether embeddings are accepted in the place of text or media.
+        lm_only: Whether the encoder may be left out when no medium is allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tasks: tuple[str, ...] = ("generate",)
+    modalities: tuple[str, ...] = ()
+    attention: tuple[Literal["full", "sliding", "cross", "encoder", "state-space", "convolution", "linear"], ...] = (
+        "full",
+    )
+    prefix_caching: bool = True
+    chunked_prefill: Literal["any", "item-atomic", "no"] = "any"
+    tensor_parallel: bool = True
+    pipeline_parallel: bool = False
+    lora_targets: tuple[str, ...] = ()
+    quantization: tuple[str, ...] | None = None
+    prompt_embeds: bool = True
+    media_embeds: bool = True
+    lm_only: bool = True
+
+
+class Architecture(BaseModel):
+    """One architecture that a plugin runs. Everything heavy is a `"module:attribute"` string.
+
+    Attributes:
+        name: The HF architecture string, as in config.json's `architectures`; `"*"` for a fallback.
+        model: The `sdk.Model` or `sdk.Encoder` class.
+        processor, info, dummy_inputs: The three classes of a model that takes media.
+        transcription: The class that implements `SupportsTranscription`.
+        capabilities: A `Capabilities`, or `"module:function"` called with a `ConfigView`; torch-free.
+        runtime_defaults: Engine options that this model wants unless the user says otherwise.
+        kind: A `component` is built by other models and never offered as a task.
+        role: What `ctx.build` may use it as.
+        model_types: `model_type`s of sub-configs, which carry no architecture, that this record answers.
+        tiny: `"module:function"`, `(seed: int, folder: Path) -> None`: writes a small random HF checkpoint, offline.
+        demo: `"module:function"`, `() -> Path`: the folder of a shipped checkpoint that says something.
+        requires: PEP 508 requirements checked before the model is loaded.
+        options: `"module:Class"` of a pydantic model with the plugin's own options.
+        license, upstream: Where the model's description comes from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    name: str = Field(min_length=1)
+    model: Target
+    processor: Target | None = None
+    info: Target | None = None
+    dummy_inputs: Target | None = None
+    transcription: Target | None = None
+    capabilities: Capabilities | Target = Capabilities()
+    runtime_defaults: Mapping[str, Any] = Field(default_factory=dict)
+    kind: Literal["model", "component"] = "model"
+    role: Role = "causal-lm"
+    model_types: tuple[str, ...] = ()
+    tiny: Target | None = None
+    demo: Target | None = None
+    requires: tuple[str, ...] = ()
+    options: Target | None = None
+    license: str | None = None
+    upstream: str | None = None
+
+    @field_validator("model", "processor", "info", "dummy_inputs", "transcription", "tiny", "demo", "options")
+    @classmethod
+    def _is_target(cls, value: str | None) -> str | None:
+        if value is not None and not _TARGET.fullmatch(value):
+            raise ValueError(f"must be 'module:attribute', not {value!r}")
+        return value
+
+    @field_validator("capabilities")
+    @classmethod
+    def _capabilities_target(cls, value: Capabilities | str) -> Capabilities | str:
+        return value if isinstance(value, Capabilities) else (cls._is_target(value) or value)
+
+    @field_validator("model_types", "requires")
+    @classmethod
+    def _said_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not item.strip() for item in value) or len(set(value)) != len(value):
+            raise ValueError(f"each entry must be there once and not be empty: {value!r}")
+        return value
+
+
+CapabilitiesFunction = Callable[["Any"], Capabilities]

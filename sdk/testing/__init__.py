@@ -1,0 +1,1 @@
+"""What plugin authors test with: tiny checkpoints, the reference runner, the conformance kit."""

@@ -1,0 +1,181 @@
+"""Run a model by itself: no engine, no cache, one sequence, plain torch. The oracle of everything that is faster."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ..context import ModelContext, Resolver
+from ..errors import PluginMissingError, WeightsError
+from ..interfaces import Model
+from ..multimodal.fields import join_items
+from ..multimodal.info import InputProcessingContext
+from ..multimodal.processor import BaseMultiModalProcessor, ProcessedItem, ProcessedPrompt
+from ..spec import Architecture, Role
+from ..weights import load_weights_report, raise_for_missing, raise_for_unexpected
+
+
+def load_target(target: str) -> Any:
+    """The object that a record's `"module:attribute"` names."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def find_record(records: Sequence[Architecture], config: Any, role: Role | None = None) -> Architecture:
+    """The record that answers a config: by its architecture, or by its `model_type`.
+
+    Args:
+        records: What plugins' `engine_architectures` returned.
+        config: A parsed HF config.
+        role: Only records with this role, for a part of a model.
+    """
+    fitting = [r for r in records if role is None or r.role == role]
+    names, model_type = getattr(config, "architectures", None) or (), getattr(config, "model_type", None)
+    for record in fitting:
+        if record.name in names:
+            return record
+    for record in fitting:
+        if model_type in record.model_types:
+            return record
+    known = ", ".join(r.name for r in fitting)
+    raise PluginMissingError(f"no record runs {', '.join(names) or model_type} as a {role or 'model'}; known: {known}")
+
+
+def resolver_for(records: Sequence[Architecture]) -> Resolver:
+    """A resolver for `ModelContext` over a fixed list of records."""
+
+    def resolve(config: Any, role: Role) -> tuple[type[Any], ModelContext]:
+        return load_target(find_record(records, config, role).model), ModelContext(hf_config=config)
+
+    return resolve
+
+
+def read_safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a checkpoint folder, as name and value."""
+    from safetensors import safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise WeightsError(f"{folder} has no safetensors file")
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                yield name, tensors.get_tensor(name)
+
+
+def fill(module: torch.nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Fill a model or an encoder; every parameter and every tensor of the checkpoint must find its counterpart."""
+    offered: list[str] = []
+
+    def noted() -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in weights:
+            offered.append(name)
+            yield name, tensor
+
+    report = load_weights_report(module, noted())
+    raise_for_unexpected(module, report.unexpected)
+    raise_for_missing(module, report.filled, offered)
+
+
+def load_reference(folder: Path, records: Sequence[Architecture], *, dtype: torch.dtype = torch.float32) -> Any:
+    """Build a checkpoint's model from the plugins' records and fill it.
+
+    Args:
+        folder: The checkpoint.
+        records: The records of the plugins it needs.
+        dtype: What its floating-point parameters shall be.
+
+    Returns:
+        An `sdk.Model` (or `sdk.Encoder`) on the CPU, in reference mode.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    context = ModelContext(hf_config=config, dtype=dtype, resolver=resolver_for(records))
+    model = load_target(find_record(records, config).model)(ctx=context)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    fill(model, read_safetensors(folder))
+    return model.eval().requires_grad_(False)
+
+
+def load_hf(folder: Path) -> Any:
+    """The same checkpoint in transformers: float32, eager attention."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    cls = getattr(transformers, config.architectures[0])
+    return cls.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+
+
+def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
+    """Assert that two tensors agree within `tolerance * max(1, max |theirs|)`, everywhere.
+
+    Raises:
+        AssertionError: They do not; it says where the difference is largest.
+    """
+    if ours.shape != theirs.shape:
+        raise AssertionError(f"shapes differ: {tuple(ours.shape)} and {tuple(theirs.shape)}")
+    difference = (ours.float() - theirs.float()).abs()
+    bound = tolerance * max(1.0, float(theirs.abs().max()))
+    worst = int(difference.argmax())
+    if not float(difference.max()) <= bound:
+        place = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), difference.shape))
+        raise AssertionError(
+            f"largest difference {float(difference.max()):.3g} at {place} is over {bound:.3g}: "
+            f"{float(ours[place]):.6g} against {float(theirs[place]):.6g}"
+        )
+
+
+def load_processor(
+    folder: Path, records: Sequence[Architecture], **mm_processor_kwargs: Any
+) -> BaseMultiModalProcessor[Any]:
+    """The multi-modal processor of a checkpoint, with the extra arguments an engine would be given."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(folder)
+    record = find_record(records, config)
+    if record.processor is None or record.info is None or record.dummy_inputs is None:
+        raise PluginMissingError(f"{record.name} takes no media: its record names no processor, info and dummy_inputs")
+    context = InputProcessingContext(str(folder), config, AutoTokenizer.from_pretrained(folder), mm_processor_kwargs)
+    info = load_target(record.info)(context)
+    processor = load_target(record.processor)(info, load_target(record.dummy_inputs)(info))
+    return cast("BaseMultiModalProcessor[Any]", processor)
+
+
+@torch.inference_mode()
+def media_embeddings(model: Any, items: Sequence[ProcessedItem]) -> list[Tensor]:
+    """Each item's embeddings `(n_i, hidden)`, those of one modality encoded together."""
+    found: dict[int, Tensor] = {i: item.embeddings for i, item in enumerate(items) if item.embeddings is not None}
+    for modality in dict.fromkeys(item.modality for item in items):
+        indices = [i for i, item in enumerate(items) if item.modality == modality and i not in found]
+        if indices:
+            encoded = model.get_multimodal_embeddings(**join_items([items[i].kwargs for i in indices]))
+            found.update(zip(indices, encoded))
+    return [found[i] for i in range(len(items))]
+
+
+@torch.inference_mode()
+def reference_logits(model: Model, prompt: Sequence[int] | ProcessedPrompt) -> Tensor:
+    """Logits at every position of one prompt: `(tokens, vocab)`.
+
+    Args:
+        model: From `load_reference`.
+        prompt: Token ids, or what a multi-modal processor made of a prompt with media.
+    """
+    items = prompt.items if isinstance(prompt, ProcessedPrompt) else ()
+    ids = torch.tensor(prompt.prompt_token_ids if isinstance(prompt, ProcessedPrompt) else list(prompt))
+    positions = torch.arange(len(ids))
+    if not items:
+        return model.compute_logits(model(ids, positions))
+    mask = torch.zeros(len(ids), dtype=torch.bool)
+    for item in items:
+        start, length = item.placeholder.offset, item.placeholder.length
+        mask[start : start + length] = torch.from_numpy(item.placeholder.mask)
+    embeds = model.get_input_embeddings(ids, media_embeddings(model, items), is_multimodal=mask)
+    return model.compute_logits(model(ids, positions, inputs_embeds=embeds))
