@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,12 +57,18 @@ def allocate_pages(
     model: nn.Module, num_pages: int, page_size: int, dtype: torch.dtype, device: torch.device
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """K/V of every attention layer, zeroed: a page that was never written must not hold NaN. Page 0 is for padding."""
-    return {
-        path: tuple(  # type: ignore[misc]
-            torch.zeros(num_pages + 1, page_size, s.num_kv_heads, s.head_dim, dtype=dtype, device=device) for _ in "kv"
-        )
-        for path, s in page_shapes(model).items()
-    }
+
+    def pool(shape: PageShape) -> Tensor:
+        return _zeros((num_pages + 1, page_size, shape.num_kv_heads, shape.head_dim), dtype, device)
+
+    return {path: (pool(s), pool(s)) for path, s in page_shapes(model).items()}
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeroed memory that the system hands out as it is written; `torch.zeros` on a CPU would touch all of it now."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def bind(model: nn.Module, pages: dict[str, tuple[Tensor, Tensor]], step: StepHolder) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from .bind import allocate_pages, bind, page_shapes, unbind
 from .cache.pages import PagePool
 from .checkpoint import Checkpoint, locate
 from .config import EngineConfig
+from .demos import find_demo
 from .errors import (
     CapacityError,
     ContextLengthError,
@@ -24,18 +24,16 @@ from .errors import (
     PluginRuntimeError,
 )
 from .inputs import InputProcessor
-from .kernels.linear import prepare_process
 from .loader import build_model, fill_model, materialize, resolve_device, resolve_dtype
 from .memory import available_bytes
 from .outputs import Logprob
-from .plugins import Catalog, ResolvedPlugin
+from .plugins import Catalog
+from .process import prepare_process
 from .request import Request
 from .runner import Runner, StepResult
 from .sampler import Sampled, sample
 from .scheduler import Scheduler, StepPlan
 from .step import StepBuilder, StepHolder
-
-logger = logging.getLogger(__name__)
 
 CPU_CACHE_SHARE = 0.4
 """Most of the free memory that the page pool may take when nobody says how much."""
@@ -79,7 +77,7 @@ class Engine:
     def __init__(self, model: str, options: dict[str, object]) -> None:
         prepare_process()
         asked = EngineConfig.make(model, options)
-        folder = _demo_folder(asked) or locate(asked.model, asked.revision)
+        folder = find_demo(asked.model) or locate(asked.model, asked.revision)
         self.checkpoint = Checkpoint(folder, asked.hf_overrides)
         self.plugin = Catalog.installed().resolve(self.checkpoint.architecture, pins=asked.plugins)
         self.capabilities = self.plugin.capabilities(self.checkpoint.view)
@@ -309,10 +307,3 @@ class Engine:
                 self._die(EngineDeadError("it was closed"))
             unbind(self.model)
             self.pages.clear()
-
-
-def _demo_folder(config: EngineConfig):  # type: ignore[no-untyped-def]
-    return None
-
-
-__all__ = ["Engine", "EnginePlan", "ResolvedPlugin", "logger"]

@@ -1,4 +1,4 @@
-"""The version of the SDK surface and the names under which plugins are found; plain values, so that listing is quick."""
+"""The version of the SDK surface and the names under which plugins are found: plain values, quick to import."""
 
 from __future__ import annotations
 

@@ -20,3 +20,4 @@ class EngineSpec:
     @hookspec(historic=True)
     def engine_architectures(self) -> list[Architecture]:
         """Return the architectures this plugin runs. Called once; must not import torch."""
+        raise NotImplementedError

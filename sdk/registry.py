@@ -60,7 +60,8 @@ def register(architecture: str, value: Any, *, part: str = "model", replace: boo
         part: Which part it is; one of `PARTS`.
         replace: Whether another registration of the same part may be replaced. The same target, or a class of the same
             module and name (a notebook cell that ran again), is replaced without being asked.
-        **fields: Further fields of the `Architecture`, e.g. `role="vision-encoder"`, `model_types=("my_tower",)`.
+        **fields: Further parts and fields of the `Architecture`, e.g. `processor=MyProcessor`,
+            `role="vision-encoder"`, `model_types=("my_tower",)`.
 
     Raises:
         InvalidRequestError: An empty name, an unknown part, or a value that is neither an object nor a target.
@@ -72,16 +73,18 @@ def register(architecture: str, value: Any, *, part: str = "model", replace: boo
         raise InvalidRequestError(f"unknown part {part!r}; the parts are {', '.join(PARTS)}", param="part")
     if value is None or (isinstance(value, str) and ":" not in value):
         raise InvalidRequestError(f"register a class or 'module:attribute', not {value!r}", param=part)
+    given = {part: value} | {name: fields.pop(name) for name in PARTS if name in fields and name != "capabilities"}
     with _lock:
         before = _table.get(architecture, Registration(architecture))
-        known = before.parts.get(part)
-        if known is not None and not replace and _identity(known) != _identity(value):
-            raise PluginConflictError(
-                f"the {part} of {architecture} is registered already, as {_identity(known)}; "
-                f"pass replace=True to put {_identity(value)} in its place",
-                plugin=IN_PROCESS,
-            )
-        _table[architecture] = Registration(architecture, {**before.parts, part: value}, {**before.fields, **fields})
+        for name, new in given.items():
+            known = before.parts.get(name)
+            if known is not None and not replace and _identity(known) != _identity(new):
+                raise PluginConflictError(
+                    f"the {name} of {architecture} is registered already, as {_identity(known)}; "
+                    f"pass replace=True to put {_identity(new)} in its place",
+                    plugin=IN_PROCESS,
+                )
+        _table[architecture] = Registration(architecture, {**before.parts, **given}, {**before.fields, **fields})
 
 
 def unregister(architecture: str) -> None:

@@ -5,8 +5,6 @@ torch's plain `linear` reads a bfloat16 weight at about half of that with few ro
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor, nn
 
@@ -14,12 +12,6 @@ from sdk.layers.linear import Linear
 
 ROWS_HINT = 64
 """What oneDNN is told to expect; a weight packed for one number of rows serves all."""
-
-
-def prepare_process() -> None:
-    """Let oneDNN keep a compiled product for each number of rows: batches come in every size. Reads the environment
-    at its first use, so this must run before the first product."""
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
 def can_pack(weight: Tensor) -> bool:

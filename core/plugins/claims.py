@@ -17,7 +17,7 @@ from typing import Literal
 import importlib_metadata
 
 from sdk import __version__ as SDK_VERSION
-from sdk._api import ENTRY_POINT_GROUP, FALLBACK, GROUP_MAJOR, MODEL_TYPES_SUFFIX
+from sdk._api import DISTRIBUTION, ENTRY_POINT_GROUP, FALLBACK, GROUP_MAJOR
 
 from .requirements import normalised, pip_line, sdk_requirement
 
@@ -103,12 +103,12 @@ def scan(
     """
     found: dict[str, tuple[Claim, ...]] = {}
     notes: list[str] = []
-    for distribution in importlib_metadata.distributions() if distributions is None else distributions:
+    for distribution in importlib_metadata.Distribution.discover() if distributions is None else distributions:
         claims = read_claims(distribution)
         if not claims:
             continue
         first = found.setdefault(claims[0].key, claims)[0]
-        if (first.version, _real(first.location)) != (claims[0].version, _real(claims[0].location)):
+        if first is not claims[0] and _copy(first) != _copy(claims[0]):
             notes.append(
                 f"{first.plugin} is installed twice: {first.location} is used, "
                 f"{claims[0].version} in {claims[0].location} is hidden; uninstall one of them"
@@ -171,11 +171,12 @@ def _judged(claim: Claim, major: str, unmet: str | None) -> Claim:
 
 def _wrong_major(claim: Claim, major: str) -> str:
     ours = f"this engine reads {ENTRY_POINT_GROUP}"
-    upgrade = pip_line("--upgrade", "engine-plugin-sdk")
     if not major.isdecimal():
         return f"its entry-point group names no API version ('engine.v{major}'); {ours}"
     if int(major) > GROUP_MAJOR:
-        return f"was written for API v{major}, which is newer than this engine's ({ours}); {upgrade}"
+        return f"was written for API v{major}, which is newer than this engine's ({ours}); " + pip_line(
+            "--upgrade", DISTRIBUTION
+        )
     return f"was written for API v{major}, which is older than this engine's ({ours}); " + pip_line(
         "--upgrade", claim.distribution
     )
@@ -198,8 +199,7 @@ def _merged(claims: Sequence[Claim]) -> Iterator[Claim]:
 
 def _disabled(claims: Iterable[Claim]) -> tuple[Claim, ...]:
     return tuple(
-        replace(claim, state="disabled", reason=f"left out by {ALLOW_LIST}={os.environ.get(ALLOW_LIST, '')!r}")
-        for claim in claims
+        replace(claim, state="disabled", reason=f"left out by the allow-list {ALLOW_LIST}") for claim in claims
     )
 
 
@@ -215,18 +215,6 @@ def _origin(distribution: importlib_metadata.Distribution, location: str) -> str
     return "wheel" if distribution.read_text("WHEEL") is not None else location
 
 
-def _real(location: str) -> str:
-    return str(Path(location).resolve())
-
-
-__all__ = [
-    "ALLOW_LIST",
-    "MODEL_TYPES_SUFFIX",
-    "Claim",
-    "ClaimState",
-    "Kind",
-    "Scan",
-    "allow_list",
-    "read_claims",
-    "scan",
-]
+def _copy(claim: Claim) -> tuple[str, Path]:
+    """What tells two copies of a distribution apart; a folder that is on the path twice holds one copy."""
+    return claim.version, Path(claim.location).resolve()

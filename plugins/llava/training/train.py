@@ -61,6 +61,8 @@ VOCABULARY = 512
 NAMES: tuple[list[Any], ...] = (list(SHAPES), list(COLOURS), list(PLACES))
 FORM = 12                # an outline's picture has FORM * FORM pixels
 ROW = 288                # tokens in a training row: one picture and as many conversations about it as fit
+MIDDLES = (1, 4, 6)      # the patch in the middle of each third
+SPOTS = [MIDDLES[row] * GRID + MIDDLES[column] for column, row in PLACES]
 TURNS, ODDS = (1, 2, 3, 4), (70, 15, 10, 5)  # how long the conversations are
 UNK, BOS, EOS, PAD, IMAGE = range(5)
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
@@ -134,10 +136,10 @@ def make_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 
 def make_model() -> LlavaForConditionalGeneration:
-    """About 2.7 million weights: a CLIP tower of 4 layers, a projector and a Llama of 5 layers."""
-    vision = CLIPVisionConfig(hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
+    """About 2.6 million weights: a CLIP tower of 5 layers, a projector and a Llama of 4 layers."""
+    vision = CLIPVisionConfig(hidden_size=128, intermediate_size=384, num_hidden_layers=5, num_attention_heads=4,
                               image_size=PIXELS, patch_size=PATCH, projection_dim=128)
-    text = LlamaConfig(vocab_size=VOCABULARY, hidden_size=192, intermediate_size=448, num_hidden_layers=5,
+    text = LlamaConfig(vocab_size=VOCABULARY, hidden_size=192, intermediate_size=448, num_hidden_layers=4,
                        num_attention_heads=6, num_key_value_heads=2, head_dim=32, max_position_embeddings=2048,
                        bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, tie_word_embeddings=False)
     config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE, image_seq_length=IMAGE_TOKENS,
@@ -188,15 +190,17 @@ def truth(scene: Scene) -> dict[str, np.ndarray]:
     """What the picture shows, for the tower: which item covers each pixel, what the items are, and their outlines."""
     cover = Image.new("L", (PIXELS, PIXELS))
     items, forms = np.zeros((5, 3), np.int64), np.zeros((4, FORM, FORM), np.float32)
+    radii = np.zeros(5, np.float32)
     for n, (item, points) in enumerate(zip(scene.items, outlines(scene, PIXELS, PIXELS), strict=True)):
         ImageDraw.Draw(cover).polygon(points, fill=n + 1)
         items[n + 1] = [1 + NAMES[0].index(item.shape), 1 + NAMES[1].index(item.colour),
                         1 + NAMES[2].index((item.column, item.row))]
+        radii[n + 1] = item.radius
         form = Image.new("L", (FORM, FORM))
         ImageDraw.Draw(form).polygon([(FORM / 2 + x * 0.4 * FORM, FORM / 2 + y * 0.4 * FORM) for x, y in item.outline],
                                      fill=1)
         forms[n] = np.asarray(form)
-    return {"cover": np.asarray(cover), "items": items, "forms": forms}
+    return {"cover": np.asarray(cover), "items": items, "forms": forms, "radii": radii}
 
 
 def album(job: tuple[str, int, bool]) -> dict[str, np.ndarray]:
@@ -227,7 +231,7 @@ def turned(batch: dict[str, Tensor], way: int) -> dict[str, Tensor]:
     items = batch["items"].clone()
     items[..., 2] = place[items[..., 2]]
     return {"pixels": turn(batch["pixels"].permute(0, 3, 1, 2)).permute(0, 2, 3, 1), "cover": turn(batch["cover"]),
-            "items": items, "forms": turn(batch["forms"])}
+            "items": items, "forms": turn(batch["forms"]), "radii": batch["radii"]}
 
 
 class Pictures(IterableDataset[dict[str, np.ndarray]]):
@@ -294,9 +298,15 @@ class Pictures(IterableDataset[dict[str, np.ndarray]]):
 class Learner(nn.Module):
     """The model, with small heads that tell what each patch shows: they teach the tower and are then dropped."""
 
-    def __init__(self, model: LlavaForConditionalGeneration) -> None:
+    def __init__(self, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
         self.model = model
+        # for every shape, colour and place, which ids the words of its name are
+        self.words = [torch.zeros(1 + len(names), VOCABULARY) for names in NAMES]
+        for table, names in zip(self.words, NAMES, strict=True):
+            for n, name in enumerate(names, 1):
+                text = name if isinstance(name, str) else PLACES[name].split(" the ")[-1].removeprefix("on ")
+                table[n, tokenizer.encode(" " + text, add_special_tokens=False)] = 1
         model.model.vision_tower.set_attn_implementation("eager")  # on a CPU, faster backwards than sdpa
         width = model.config.vision_config.hidden_size
         self.norm, self.early_norm = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -304,12 +314,14 @@ class Learner(nn.Module):
         self.deep = nn.Sequential(nn.Linear(width, 256), nn.GELU(), nn.Linear(256, 1 + len(SHAPES)))
         self.local = nn.Linear(width, PATCH * PATCH // 4)
         self.form = nn.Linear(width, FORM * FORM)
+        self.spot = nn.Linear(width, 1 + len(SHAPES) + 1 + len(COLOURS) + 1)
         self.mean = torch.tensor(CLIPImageProcessorPil.image_mean).view(1, 3, 1, 1)
         self.std = torch.tensor(CLIPImageProcessorPil.image_std).view(1, 3, 1, 1)
         self.weights = [torch.tensor([0.2] + [1.0] * len(names)) for names in NAMES]  # most patches are background
 
-    def look(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The tower's features of every patch, the heads' loss, and how often they name a patch's shape rightly."""
+    def look(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The tower's features of every patch, what the nine places hold, the heads' loss, and how many scenes are right.
+        """
         tower: Any = self.model.model.vision_tower
         hidden = tower.embeddings((batch["pixels"].permute(0, 3, 1, 2) / 255 - self.mean) / self.std)
         hidden, early = tower.pre_layrnorm(hidden), None
@@ -338,13 +350,35 @@ class Learner(nn.Module):
         near = self.local(self.early_norm(early)).float()
         loss = loss + 3 * F.binary_cross_entropy_with_logits(near, local)
         loss = loss + 3 * F.binary_cross_entropy_with_logits(self.form(normed)[shown].float(), forms[shown])
-        right = (logits[0].argmax(-1) == labels[..., 0])[labels[..., 0] > 0].float().mean()
-        return features, loss, right
 
-    def talk(self, batch: dict[str, Tensor], features: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of the answers' tokens, and which of these tokens the model got right."""
+        # the patch in the middle of each of the nine places speaks for what is in that place
+        rows = torch.arange(len(hidden))[:, None]
+        named = torch.zeros(len(hidden), 10, 3, dtype=torch.long)
+        named[rows, batch["items"][:, :, 2]] = batch["items"]
+        radii = torch.zeros(len(hidden), 10)
+        radii[rows, batch["items"][:, :, 2]] = batch["radii"]
+        named, radii = named[:, 1:], radii[:, 1:]
+        said = self.spot(normed[:, SPOTS]).float()
+        shape, colour, radius = said[..., :5], said[..., 5:15], said[..., 15]
+        loss = loss + F.cross_entropy(shape.flatten(0, 1), named[..., 0].flatten())
+        loss = loss + F.cross_entropy(colour.flatten(0, 1), named[..., 1].flatten())
+        loss = loss + 5 * F.mse_loss(radius, radii * 5)
+        right = (shape.argmax(-1) == named[..., 0]).all(1).float().mean()
+        return features, named, loss, right
+
+    def talk(self, batch: dict[str, Tensor], features: Tensor, shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of the answers' tokens, which of them are right, and how far patches are from the words for them."""
         inner: Any = self.model.model
         projected = inner.multi_modal_projector(features)
+        words = sum((table[shown[..., n]] for n, table in enumerate(self.words)), torch.zeros(()))
+        words[shown[..., 0] == 0, UNK] = 1
+        wanted = torch.zeros(*projected.shape[:2], VOCABULARY)
+        wanted[..., UNK] = 1
+        wanted[:, SPOTS] = words / words.sum(-1, keepdim=True)
+        table = F.normalize(inner.language_model.embed_tokens.weight, dim=1)
+        alike = F.rms_norm(projected.float(), projected.shape[-1:]) @ table.T
+        apart = F.cross_entropy(alike[:, SPOTS].flatten(0, 1), wanted[:, SPOTS].flatten(0, 1))
+        apart = apart + 0.3 * F.cross_entropy(alike.flatten(0, 1), wanted.flatten(0, 1))
         embeds = inner.language_model.embed_tokens(batch["ids"])
         embeds = embeds.masked_scatter((batch["ids"] == IMAGE).unsqueeze(-1), projected.to(embeds.dtype))
         parts = batch["parts"]
@@ -355,7 +389,7 @@ class Learner(nn.Module):
         targets = batch["labels"][:, 1:]
         at = targets != -100
         logits = self.model.lm_head(hidden[:, :-1][at]).float()
-        return F.cross_entropy(logits, targets[at]), logits.argmax(-1) == targets[at]
+        return F.cross_entropy(logits, targets[at]), logits.argmax(-1) == targets[at], apart
 
 
 def prepare_tower(tower: Any) -> None:
@@ -385,6 +419,20 @@ def prepare_tower(tower: Any) -> None:
                     projection.weight[part] = same + 0.01 * torch.randn_like(same)
             for projection in (attention.v_proj, attention.out_proj):
                 projection.weight.copy_(0.5 * torch.linalg.qr(torch.randn(width, width))[0])
+
+
+def prepare_language(language: Any) -> None:
+    """A start for the language model: attention to what is alike, so that words find the patches that show them."""
+    with torch.no_grad():
+        for layer in language.layers:
+            attention = layer.self_attn
+            size, width = attention.head_dim, attention.q_proj.in_features
+            for head in range(attention.k_proj.out_features // size):
+                same = 0.6 * torch.linalg.qr(torch.randn(width, size))[0].T
+                attention.k_proj.weight[head * size:(head + 1) * size] = same + 0.01 * torch.randn_like(same)
+                for n in range(attention.num_key_value_groups):
+                    query = head * attention.num_key_value_groups + n
+                    attention.q_proj.weight[query * size:(query + 1) * size] = same + 0.02 * torch.randn_like(same)
 
 
 def exact(batch: dict[str, Tensor], right: Tensor) -> tuple[int, int]:
@@ -438,11 +486,11 @@ def teach_tower(learner: Learner, minutes: float, seed: int, batch_size: int) ->
         some = torch.randint(0, len(every["pixels"]), (batch_size,), generator=chance)
         batch = turned({k: v[some] for k, v in every.items()}, int(torch.randint(0, 8, (1,), generator=chance)))
         with torch.autocast("cpu", torch.bfloat16):
-            _, loss, right = learner.look(batch)
+            _, _, loss, right = learner.look(batch)
         descent.down(loss)
         if time.monotonic() - log > 20:
             log = time.monotonic()
-            print(f"tower {100 * descent.done:5.1f}% step {descent.step} loss {loss.item():.3f} shapes right "
+            print(f"tower {100 * descent.done:5.1f}% step {descent.step} loss {loss.item():.3f} scenes right "
                   f"{100 * right.item():.1f}%", flush=True)
 
 
@@ -461,9 +509,9 @@ def teach_answers(learner: Learner, out: Path, tokenizer: PreTrainedTokenizerFas
             break
         batch = {k: torch.as_tensor(v) for k, v in arrays.items()}
         with torch.autocast("cpu", torch.bfloat16):
-            features, patches, shapes = learner.look(batch)
-            answers, right = learner.talk(batch, features)
-        descent.down(answers + 0.1 * patches)
+            features, shown, patches, shapes = learner.look(batch)
+            answers, right, apart = learner.talk(batch, features, shown)
+        descent.down(answers + 0.1 * patches + 0.2 * apart)
         keep = min(0.997, descent.step / (descent.step + 10))
         with torch.no_grad():
             for k, v in learner.model.state_dict().items():
@@ -474,7 +522,8 @@ def teach_answers(learner: Learner, out: Path, tokenizer: PreTrainedTokenizerFas
         if time.monotonic() - log > 20:
             log = time.monotonic()
             print(f"all {100 * descent.done:5.1f}% step {descent.step} loss {answers.item():.4f} exactly right "
-                  f"{100 * good / total:.1f}% of {total}, shapes {100 * shapes.item():.1f}%", flush=True)
+                  f"{100 * good / total:.1f}% of {total}, scenes {100 * shapes.item():.1f}%, words {apart.item():.2f}",
+                  flush=True)
             good = total = 0
         if time.monotonic() - saved > 180:
             saved = time.monotonic()
@@ -495,9 +544,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tokenizer = make_tokenizer(args.seed)
-    learner = Learner(make_model())
+    learner = Learner(make_model(), tokenizer)
     inner: Any = learner.model.model
     prepare_tower(inner.vision_tower)
+    prepare_language(inner.language_model)
     print(f"{sum(p.numel() for p in learner.model.parameters()):,} weights", flush=True)
     if args.compile:
         inner.language_model.compile(dynamic=False)

@@ -1,0 +1,52 @@
+# make demo · make test · make check · make bench: each sets up .venv by itself, with python3 -m venv and pip.
+#
+#   TORCH=cpu   (default) the CPU build of torch;  TORCH=cuda  the build that the package index gives, with CUDA
+#   PYTHON=…    the interpreter to make .venv with (3.11 or newer)
+
+PYTHON ?= python3
+TORCH  ?= cpu
+VENV   ?= .venv
+
+TORCH_VERSION := 2.13.0
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+BIN     := $(VENV)/bin
+PLUGINS := plugins/llama plugins/towers plugins/llava
+READY   := $(VENV)/.ready
+PIP     := $(BIN)/python -m pip install --disable-pip-version-check -q
+
+.PHONY: demo test check bench format clean
+.DEFAULT_GOAL := demo
+
+$(READY): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+	@echo "Setting up $(VENV): a few minutes, once."
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(TORCH),cpu)
+	@$(PIP) "torch==$(TORCH_VERSION)+cpu" 2>/dev/null || $(PIP) "torch==$(TORCH_VERSION)" --index-url $(TORCH_CPU_INDEX)
+else
+	@$(PIP) "torch==$(TORCH_VERSION)"
+endif
+	@$(PIP) -e ".[dev]" $(PLUGINS:%=-e ./%)
+	@touch $@
+
+demo: $(READY)  ## a picture, questions about it, and answers
+	@$(BIN)/engine run demo/llava --example
+
+test: $(READY)  ## every test
+	@$(BIN)/python -m pytest -q
+
+check: $(READY)  ## what CI runs: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## speed beside transformers, and as a share of what the machine gives
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -1,0 +1,120 @@
+"""What is measured. Lengths are forced and sampling is greedy, so that every system does the same work.
+
+a  64 requests of 128 + 128 tokens          tokens/s
+b  decoding one sequence                     ms a token
+c  the first token after 2,048               ms
+e  the step of a tiny model, 32 and 256 sequences   ms
+f  LLaVA: 16 pictures, 64 + 64 tokens each   requests/s
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: prompt ids (one placeholder for a picture), output tokens, perhaps a picture."""
+
+    ids: list[int]
+    new_tokens: int
+    image: Any = None
+
+
+class System(Protocol):
+    """What is compared: runs all requests, greedy, exactly as many tokens as asked for."""
+
+    image_token: int
+
+    def generate(self, asks: list[Ask]) -> None: ...
+
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case: its model, how it is measured, and which figure is compared (`better` says which way)."""
+
+    model: str
+    measure: Callable[[System, np.random.Generator, int], Figures]
+    figure: str
+    better: str
+    bound: Callable[[Figures, dict[str, float]], float | None] = field(default=lambda figures, machine: None)
+
+
+def _ids(rng: np.random.Generator, count: int, vocab: int) -> list[int]:
+    return list(map(int, rng.integers(10, vocab - 10, count)))
+
+
+def _text(rng: np.random.Generator, vocab: int, count: int, prompt: int, new: int) -> list[Ask]:
+    return [Ask(_ids(rng, prompt, vocab), new) for _ in range(count)]
+
+
+def _timed(system: System, asks: list[Ask]) -> float:
+    start = time.perf_counter()
+    system.generate(asks)
+    return time.perf_counter() - start
+
+
+def _a(system: System, rng: np.random.Generator, vocab: int) -> Figures:
+    seconds = _timed(system, _text(rng, vocab, 64, 128, 128))
+    return {"seconds": seconds, "out_tok_s": 64 * 128 / seconds}
+
+
+def _b(system: System, rng: np.random.Generator, vocab: int) -> Figures:
+    one = _timed(system, _text(rng, vocab, 1, 128, 1))
+    many = _timed(system, _text(rng, vocab, 1, 128, 129))
+    return {"ms_per_token": (many - one) / 128 * 1e3}
+
+
+def _c(system: System, rng: np.random.Generator, vocab: int) -> Figures:
+    return {"ttft_ms": _timed(system, _text(rng, vocab, 1, 2048, 1)) * 1e3}
+
+
+def _e(batch: int) -> Callable[[System, np.random.Generator, int], Figures]:
+    def measure(system: System, rng: np.random.Generator, vocab: int) -> Figures:
+        one = _timed(system, _text(rng, vocab, batch, 16, 1))
+        many = _timed(system, _text(rng, vocab, batch, 16, 65))
+        return {"ms_step": (many - one) / 64 * 1e3}
+
+    return measure
+
+
+def _picture(rng: np.random.Generator) -> Any:
+    from PIL import Image
+
+    small = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((336, 336), Image.Resampling.BICUBIC)
+
+
+def _f(same: bool) -> Callable[[System, np.random.Generator, int], Figures]:
+    def measure(system: System, rng: np.random.Generator, vocab: int) -> Figures:
+        pictures = [_picture(rng)] * 16 if same else [_picture(rng) for _ in range(16)]
+        asks = [Ask([system.image_token, *_ids(rng, 64, vocab)], 64, p) for p in pictures]
+        return {"req_s": 16 / _timed(system, asks)}
+
+    return measure
+
+
+DECODED_BYTES = 606.6e6
+"""Bytes of weights and K/V that one decoded token of llama-0.5b reads in bfloat16."""
+PREFILL_FLOP = 1.31e12
+"""Arithmetic of 2,048 tokens through llama-0.5b."""
+BATCH_FLOP = 64 * 256 * 2 * 303e6
+"""Arithmetic of case a, K/V products left out."""
+
+CASES: dict[str, Case] = {
+    "a": Case("llama-0.5b", _a, "out_tok_s", "higher", lambda f, m: BATCH_FLOP / (m["bf16_tflop_s"] * 1e12) / f["seconds"]),
+    "b": Case("llama-0.5b", _b, "ms_per_token", "lower", lambda f, m: DECODED_BYTES / (m["read_gb_s"] * 1e9) / f["ms_per_token"] * 1e3),
+    "c": Case("llama-0.5b", _c, "ttft_ms", "lower", lambda f, m: PREFILL_FLOP / (m["bf16_tflop_s"] * 1e12) / f["ttft_ms"] * 1e3),
+    "e32": Case("llama-tiny", _e(32), "ms_step", "lower"),
+    "e256": Case("llama-tiny", _e(256), "ms_step", "lower"),
+    "f-different": Case("llava-small", _f(False), "req_s", "higher"),
+    "f-same": Case("llava-small", _f(True), "req_s", "higher"),
+}  # fmt: skip

@@ -1,0 +1,26 @@
+"""Plain output: aligned tables and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows under headers, in columns as wide as they need; the last column is not padded."""
+    lines = [list(headers), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers) - 1)]
+    padded = ([*(cell.ljust(width) for cell, width in zip(line, widths)), line[-1]] for line in lines)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
+def pairs(values: Sequence[tuple[str, str]], indent: str = "") -> str:
+    """Names and values, aligned."""
+    width = max((len(name) for name, _ in values), default=0)
+    return "\n".join(f"{indent}{name.ljust(width)}  {value}".rstrip() for name, value in values)
+
+
+def as_json(value: Any) -> str:
+    """JSON in ASCII, which any terminal and any pipe carries."""
+    return json.dumps(value, indent=2, ensure_ascii=True)

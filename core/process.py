@@ -1,0 +1,25 @@
+"""What the engine sets once for its whole process: settings that nobody else can make for it, both only about speed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def prepare_process() -> None:
+    """Make the C library and oneDNN keep what every step uses again. Safe to call more than once.
+
+    - oneDNN compiles a product for each number of rows, and batches come in every size: let it keep them all. It reads the
+      environment at its first use, so this runs before the first product.
+    - glibc returns large blocks to the system as soon as they are freed, and the next step pays for every page of them again
+      (an activation over 2,048 tokens took five times as long, see docs/performance.md).
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+    if sys.platform == "linux" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
+            mallopt(_M_TRIM_THRESHOLD, 512 * 2**20)
