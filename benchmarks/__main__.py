@@ -59,7 +59,8 @@ def measure(case: str, workers: dict[str, Worker], repeat: int) -> dict[str, obj
                 shares += [share] if share is not None else []
     first, *others = workers
     ratio = {
-        o: statistics.median((a / b if spec.better == "higher" else b / a) for a, b in zip(runs[first], runs[o])) for o in others
+        o: statistics.median((a / b if spec.better == "higher" else b / a) for a, b in zip(runs[first], runs[o]))
+        for o in others
     }
     return {
         "case": case,
@@ -85,7 +86,10 @@ def table(lines: list[dict[str, object]], systems: list[str]) -> None:
         cells = [str(median[s]) for s in systems]
         better = ", ".join(f"{r} × {o}" for o, r in ratio.items())
         shown = f"{share:.0%}" if isinstance(share, float) else ""
-        print(f"| {x['case']} | {x['figure']} ({x['better']}) | {' | '.join(cells)} | {better} | {shown} |", file=sys.stderr)
+        print(
+            f"| {x['case']} | {x['figure']} ({x['better']}) | {' | '.join(cells)} | {better} | {shown} |",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

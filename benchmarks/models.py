@@ -18,13 +18,15 @@ from transformers import (
 
 from sdk.testing.tiny import tiny_tokenizer
 
-LARGE = dict(
-    vocab_size=32000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=24, num_attention_heads=16,
-    num_key_value_heads=4, head_dim=64, max_position_embeddings=4096, bos_token_id=1, eos_token_id=2, pad_token_id=3,
-)  # fmt: skip
-TINY = LARGE | dict(
-    vocab_size=4096, hidden_size=256, intermediate_size=704, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2
-)
+LARGE = {
+    "vocab_size": 32000, "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "head_dim": 64,
+    "num_attention_heads": 16, "num_key_value_heads": 4, "max_position_embeddings": 4096,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
+}  # fmt: skip
+TINY = LARGE | {
+    "vocab_size": 4096, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
 
 
 def _save(model: PreTrainedModel, folder: Path) -> None:
@@ -39,7 +41,12 @@ def _llama(folder: Path, shape: dict[str, int]) -> None:
 def _llava(folder: Path) -> None:
     tokenizer = tiny_tokenizer(special_tokens=("<image>",))
     vision = CLIPVisionConfig(
-        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=336, patch_size=14
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        image_size=336,
+        patch_size=14,
     )
     text = LlamaConfig(**(LARGE | {"num_hidden_layers": 12}))
     image_id = tokenizer.convert_tokens_to_ids("<image>")

@@ -25,7 +25,8 @@ class Ours:
 
     def generate(self, asks: list[Ask]) -> None:
         prompts = [
-            {"prompt_token_ids": a.ids, "multi_modal_data": {"image": a.image} if a.image is not None else {}} for a in asks
+            {"prompt_token_ids": a.ids, "multi_modal_data": {"image": a.image} if a.image is not None else {}}
+            for a in asks
         ]
         params = [self.params(temperature=0.0, ignore_eos=True, max_tokens=a.new_tokens) for a in asks]
         outputs = self.llm.generate(prompts, params, use_progress=False)
@@ -63,7 +64,11 @@ class Transformers:
         inputs = torch.tensor(ids)
         with torch.inference_mode():
             out = self.model.generate(
-                input_ids=inputs, attention_mask=torch.ones_like(inputs), do_sample=False, max_new_tokens=asks[0].new_tokens, **extra
+                input_ids=inputs,
+                attention_mask=torch.ones_like(inputs),
+                do_sample=False,
+                max_new_tokens=asks[0].new_tokens,
+                **extra,
             )
         assert out.shape[1] == inputs.shape[1] + asks[0].new_tokens
 

@@ -19,11 +19,12 @@ __getattr__, __dir__, _names = attach(
         "errors": "errors",
     },
 )
-__all__ = _names  # noqa: PLE0605
+__all__ = _names
 
 if TYPE_CHECKING:
-    from . import errors
-    from .config import EngineConfig
-    from .llm import LLM
-    from .outputs import CompletionOutput, RequestOutput
-    from .sampling import SamplingParams
+    from . import errors as errors
+    from .config import EngineConfig as EngineConfig
+    from .llm import LLM as LLM
+    from .outputs import CompletionOutput as CompletionOutput
+    from .outputs import RequestOutput as RequestOutput
+    from .sampling import SamplingParams as SamplingParams

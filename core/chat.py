@@ -135,7 +135,8 @@ def _read_template(template: str) -> str:
     if path.is_file():
         return path.read_text(encoding="utf-8")
     raise InvalidConfigError(
-        f"chat_template={template!r} is no Jinja template (it has no braces), and there is no such file", param="chat_template"
+        f"chat_template={template!r} is no Jinja template (it has no braces), and there is no such file",
+        param="chat_template",
     )
 
 

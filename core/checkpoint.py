@@ -30,7 +30,9 @@ def locate(model: str, revision: str | None = None) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelNotFoundError(f"{folder} has no config.json: a model's folder in HF layout is needed", param="model")
+            raise ModelNotFoundError(
+                f"{folder} has no config.json: a model's folder in HF layout is needed", param="model"
+            )
         return folder
     if folder.exists() or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise ModelNotFoundError(
@@ -91,7 +93,8 @@ class Checkpoint:
         name = self.view.architecture
         if name is None:
             raise InvalidConfigError(
-                f"{self.folder / 'config.json'} names no architecture; add \"architectures\": [\"…\"]", param="architectures"
+                f'{self.folder / "config.json"} names no architecture; add "architectures": ["…"]',
+                param="architectures",
             )
         return name
 
@@ -103,11 +106,14 @@ class Checkpoint:
         raw = dict(self.raw_config)
         _check_sizes(raw)
         model_type = raw.get("model_type", "")
-        known = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else PretrainedConfig
+        # Not `.get`: the mapping is lazy, and its `get` sees only what was loaded before.
+        known = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else PretrainedConfig  # noqa: SIM401
         try:
             config = known.from_dict({k: v for k, v in raw.items() if k != "auto_map"})
         except Exception as e:  # transformers validates with exceptions of many kinds
-            raise InvalidConfigError(f"{self.folder / 'config.json'} is refused by transformers: {e}", param="model") from e
+            raise InvalidConfigError(
+                f"{self.folder / 'config.json'} is refused by transformers: {e}", param="model"
+            ) from e
         return config
 
     def generation_defaults(self) -> dict[str, Any]:
@@ -173,7 +179,9 @@ class Checkpoint:
                 with safe_open(file, framework="pt") as opened:
                     for name in opened.keys():  # noqa: SIM118
                         if name in seen:
-                            raise CorruptWeightsError(f"tensor {name!r} is both in {seen[name].name} and in {file.name}")
+                            raise CorruptWeightsError(
+                                f"tensor {name!r} is both in {seen[name].name} and in {file.name}"
+                            )
                         seen[name] = file
                         tensor = opened.get_tensor(name)
                         if check and tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -194,7 +202,9 @@ def check_safetensors(file: Path) -> None:
             raise CorruptWeightsError(f"{file} has {size} bytes: it is empty or truncated; download it again")
         (length,) = struct.unpack("<Q", head[:8])
         if length > min(size - 8, 100_000_000):
-            raise CorruptWeightsError(f"{file} is truncated or no safetensors file: header of {length} bytes, file of {size}")
+            raise CorruptWeightsError(
+                f"{file} is truncated or no safetensors file: header of {length} bytes, file of {size}"
+            )
         f.seek(8)
         try:
             header = json.loads(f.read(length))
@@ -240,5 +250,6 @@ def _check_sizes(raw: Mapping[str, Any], path: str = "") -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= limit:
             raise InvalidConfigError(
-                f"config.json: {path}{key} must be a whole number from 1 to {limit}, not {value!r}", param=f"{path}{key}"
+                f"config.json: {path}{key} must be a whole number from 1 to {limit}, not {value!r}",
+                param=f"{path}{key}",
             )

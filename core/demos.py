@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 from .errors import ModelNotFoundError
-from .plugins import Catalog
+from .plugins import Catalog, ResolvedPlugin
 
 PREFIX = "demo/"
 
@@ -28,7 +28,16 @@ def find_demo(model: str) -> Path | None:
         if claim.distribution == owners.get(wanted) and claim.kind == "architecture":
             plugin = catalog.resolve(claim.name, pins={claim.name: claim.distribution})
             if plugin.architecture.demo is not None:
-                return Path(plugin.load("demo")())
+                return _folder(plugin)
     near = difflib.get_close_matches(wanted, owners, 1)
-    hint = f"did you mean {PREFIX}{near[0]}?" if near and near[0] != wanted else f"try: pip install engine-plugin-{wanted}"
+    hint = (
+        f"did you mean {PREFIX}{near[0]}?" if near and near[0] != wanted else f"try: pip install engine-plugin-{wanted}"
+    )
     raise ModelNotFoundError(f"no installed plugin ships {model!r}; {hint}", param="model")
+
+
+def _folder(plugin: ResolvedPlugin) -> Path:
+    try:
+        return Path(plugin.load("demo")())
+    except OSError as e:
+        raise ModelNotFoundError(f"{plugin.describe()}: its demo cannot be opened: {e}", param="model") from e

@@ -90,17 +90,13 @@ class Engine:
         self.plan = self._size()
         text_config = self.checkpoint.hf_config.get_text_config()
         hidden_size = int(text_config.hidden_size)
-        self.inputs = InputProcessor(
-            self.config, self.checkpoint, self.plugin, self.plan.max_model_len, hidden_size
-        )
+        self.inputs = InputProcessor(self.config, self.checkpoint, self.plugin, self.plan.max_model_len, hidden_size)
         self.pool = PagePool(self.plan.num_pages, self.plan.page_size)
         self.pages = allocate_pages(self.model, self.plan.num_pages, self.plan.page_size, self.dtype, self.device)
         holder = StepHolder()
         bind(self.model, self.pages, holder)
         builder = StepBuilder(self.config.max_num_seqs, self.plan.max_model_len, self.plan.page_size, self.device)
-        self.runner = Runner(
-            self.model, builder, holder, hidden_size, self.plugin.describe(), self.dtype, self.device
-        )
+        self.runner = Runner(self.model, builder, holder, hidden_size, self.plugin.describe(), self.dtype, self.device)
         self.scheduler = Scheduler(
             self.pool, self.config.max_num_seqs, self.config.max_num_batched_tokens, self.config.max_num_batched_tokens
         )
@@ -228,7 +224,9 @@ class Engine:
         for keys, values in self.pages.values():
             keys[rows], values[rows] = 0, 0
 
-    def _logprobs(self, token: int, logprob: float, rank: int, ids: list[int], values: list[float]) -> dict[int, Logprob]:
+    def _logprobs(
+        self, token: int, logprob: float, rank: int, ids: list[int], values: list[float]
+    ) -> dict[int, Logprob]:
         text = self.inputs.tokenizer.convert_ids_to_tokens
         out = {i: Logprob(v, n, text(i)) for n, (i, v) in enumerate(zip(ids, values), 1)}
         return out if token in out else {token: Logprob(logprob, rank, text(token)), **out}
@@ -244,7 +242,8 @@ class Engine:
             )
         if "generate" not in tasks:
             raise InvalidConfigError(
-                f"{record.name} ({self.plugin.describe()}) does not generate text; it offers: {', '.join(tasks)}", param="model"
+                f"{record.name} ({self.plugin.describe()}) does not generate text; it offers: {', '.join(tasks)}",
+                param="model",
             )
 
     def _size(self) -> EnginePlan:

@@ -58,7 +58,9 @@ class InputProcessor:
     ) -> None:
         self.config, self.plugin, self.max_model_len, self.hidden_size = config, plugin, max_model_len, hidden_size
         self.tokenizer = load_tokenizer(config, checkpoint)
-        text_config = checkpoint.hf_config.get_text_config() if hasattr(checkpoint.hf_config, "get_text_config") else None
+        text_config = (
+            checkpoint.hf_config.get_text_config() if hasattr(checkpoint.hf_config, "get_text_config") else None
+        )
         self.vocab_size = int(getattr(text_config, "vocab_size", 0) or len(self.tokenizer))
         self.mm_processor = self._make_processor(checkpoint)
         self.reserved = self.mm_processor.info.get_placeholder_token_ids() if self.mm_processor else set()
@@ -110,7 +112,9 @@ class InputProcessor:
         elif isinstance(prompt, Sequence):
             prompt = {"prompt_token_ids": prompt}
         if not isinstance(prompt, Mapping):
-            raise InvalidRequestError(f"a prompt is text, token ids or a mapping, not a {type(prompt).__name__}", param="prompt")
+            raise InvalidRequestError(
+                f"a prompt is text, token ids or a mapping, not a {type(prompt).__name__}", param="prompt"
+            )
         unknown = set(prompt) - _PROMPT_KEYS
         if unknown or ("prompt" in prompt) == ("prompt_token_ids" in prompt):
             raise InvalidRequestError(
@@ -210,7 +214,11 @@ class InputProcessor:
         for item in prompt.items:
             e = item.embeddings
             if e is not None and (e.shape[-1] != self.hidden_size or not e.isfinite().all()):
-                what = f"width {e.shape[-1]}, not {self.hidden_size}" if e.shape[-1] != self.hidden_size else "NaN or infinity"
+                what = (
+                    f"width {e.shape[-1]}, not {self.hidden_size}"
+                    if e.shape[-1] != self.hidden_size
+                    else "NaN or infinity"
+                )
                 raise InvalidRequestError(
                     f"embeddings of {item.modality} {item.placeholder.index} have {what}",
                     param=f"multi_modal_data.{item.modality}",

@@ -151,12 +151,16 @@ class LLM:
     def __enter__(self) -> LLM:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # ---- how it is done ---------------------------------------------------------------------------------------------
 
-    def _serve(self, inputs: Sequence[Any], params: Any, stream: bool, on_error: OnError, use_progress: bool | None) -> Any:
+    def _serve(
+        self, inputs: Sequence[Any], params: Any, stream: bool, on_error: OnError, use_progress: bool | None
+    ) -> Any:
         if on_error not in ("raise", "return"):
             raise InvalidRequestError(f"on_error is 'raise' or 'return', not {on_error!r}", param="on_error")
         jobs = self._make_jobs(inputs, self._params_for(params, len(inputs)), stream, on_error)
@@ -182,7 +186,9 @@ class LLM:
             )
         return found
 
-    def _make_jobs(self, inputs: Sequence[Any], params: list[SamplingParams], stream: bool, on_error: OnError) -> list[_Job]:
+    def _make_jobs(
+        self, inputs: Sequence[Any], params: list[SamplingParams], stream: bool, on_error: OnError
+    ) -> list[_Job]:
         """Check every prompt before anything is started."""
         jobs = []
         for index, (process, p) in enumerate(zip(inputs, params)):
@@ -238,7 +244,9 @@ class LLM:
         if params.seed is not None:
             return (params.seed + index * 0x9E3779B97F4A7C15) & _MASK
         number = int(request_id.partition("-")[0])
-        return (self.engine.config.seed * 0xD1342543DE82EF95 + (number * 1000003 + index + 1) * 0x2545F4914F6CDD1D) & _MASK
+        return (
+            self.engine.config.seed * 0xD1342543DE82EF95 + (number * 1000003 + index + 1) * 0x2545F4914F6CDD1D
+        ) & _MASK
 
     def _run(self, jobs: Sequence[_Job], on_error: OnError) -> Iterator[_Job]:
         """Run jobs together; yields each one when it has something new. Whatever happens, nothing stays behind."""
@@ -349,7 +357,9 @@ def _as_list(prompts: Any) -> list[Any]:
     if hasattr(prompts, "tolist"):
         prompts = prompts.tolist()
     if not isinstance(prompts, Sequence):
-        raise InvalidRequestError(f"a prompt is text, token ids or a mapping, not a {type(prompts).__name__}", param="prompts")
+        raise InvalidRequestError(
+            f"a prompt is text, token ids or a mapping, not a {type(prompts).__name__}", param="prompts"
+        )
     if prompts and all(isinstance(p, int) and not isinstance(p, bool) for p in prompts):
         return [list(prompts)]
     return list(prompts)

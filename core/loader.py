@@ -52,7 +52,9 @@ def resolve_dtype(config: EngineConfig, checkpoint: Checkpoint) -> torch.dtype:
 def resolve_device(config: EngineConfig) -> torch.device:
     """Where the model runs."""
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise InvalidConfigError("device='cuda' was asked for, but torch sees no CUDA device; use device='cpu'", param="device")
+        raise InvalidConfigError(
+            "device='cuda' was asked for, but torch sees no CUDA device; use device='cpu'", param="device"
+        )
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)
@@ -90,7 +92,8 @@ def build_model(plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Checkp
         raise
     except Exception as e:
         raise PluginContractError(
-            f"{plugin.describe()}: building {cls.__qualname__} failed: {type(e).__name__}: {e}", plugin=plugin.describe()
+            f"{plugin.describe()}: building {cls.__qualname__} failed: {type(e).__name__}: {e}",
+            plugin=plugin.describe(),
         ) from e
     if not isinstance(model, Model):
         raise PluginContractError(f"{plugin.describe()}: {cls.__qualname__} is no sdk.Model", plugin=plugin.describe())
@@ -123,7 +126,9 @@ def materialize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> N
         for name, parameter in list(module.named_parameters(recurse=False)):
             if id(parameter) not in made:
                 kind = dtype if parameter.is_floating_point() else parameter.dtype
-                made[id(parameter)] = nn.Parameter(torch.empty_like(parameter, dtype=kind, device=device), requires_grad=False)
+                made[id(parameter)] = nn.Parameter(
+                    torch.empty_like(parameter, dtype=kind, device=device), requires_grad=False
+                )
             setattr(module, name, made[id(parameter)])
     model.to(device)
 

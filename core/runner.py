@@ -87,11 +87,15 @@ class Runner:
     def _forward(self, step: StepTensors) -> Tensor:
         placed = self._placed_embeddings(step)
         if placed is None:
-            return self.model(step.input_ids, step.positions)
+            return self._called(step.input_ids, step.positions)
         embeddings, mask = placed
         kwargs = {"is_multimodal": mask} if self._takes_mask else {}
         inputs_embeds = self.model.get_input_embeddings(step.input_ids, embeddings, **kwargs)
-        return self.model(None, step.positions, inputs_embeds=inputs_embeds)
+        return self._called(None, step.positions, inputs_embeds=inputs_embeds)
+
+    def _called(self, *args: Any, **kwargs: Any) -> Tensor:
+        hidden: Tensor = self.model(*args, **kwargs)
+        return hidden
 
     def _placed_embeddings(self, step: StepTensors) -> tuple[list[Tensor], Tensor] | None:
         """The rows of media embeddings that this step's tokens take, and the mask of those tokens."""
@@ -167,9 +171,13 @@ class Runner:
             wanted = (item.placeholder.num_embeds, self.hidden_size)
             if not isinstance(e, Tensor) or not e.is_floating_point() or tuple(e.shape) != wanted:
                 got = f"{e.dtype} {tuple(e.shape)}" if isinstance(e, Tensor) else type(e).__name__
-                raise _Broken(f"{item.modality} {item.placeholder.index} (item {n} of the batch): expected {wanted}, got {got}")
+                raise _Broken(
+                    f"{item.modality} {item.placeholder.index} (item {n} of the batch): expected {wanted}, got {got}"
+                )
             if not torch.isfinite(e).all():
-                raise _Broken(f"{item.modality} {item.placeholder.index}: embeddings hold NaN or infinity", "numerical_error")
+                raise _Broken(
+                    f"{item.modality} {item.placeholder.index}: embeddings hold NaN or infinity", "numerical_error"
+                )
         return [e.detach().to(self.device, self.dtype) for e in embeddings]
 
     def _error(self, e: Exception, request: Request) -> EngineError:

@@ -65,14 +65,17 @@ def _draw(logits: Tensor, requests: Sequence[Request]) -> NDArray[np.int64]:
     top_k = torch.tensor([k if 0 < (k := r.params.top_k) < vocab else vocab for r in requests])
     top_p = torch.tensor([r.params.top_p for r in requests], dtype=torch.float64)
     widest = int(top_k.max())
-    ordered, ids = torch.topk(scaled, widest, dim=-1) if widest < vocab else scaled.sort(dim=-1, descending=True, stable=True)
+    ordered, ids = (
+        torch.topk(scaled, widest, dim=-1) if widest < vocab else scaled.sort(dim=-1, descending=True, stable=True)
+    )
     ordered = ordered.masked_fill(torch.arange(widest) >= top_k[:, None], float("-inf"))
     cumulative = ordered.double().softmax(dim=-1).cumsum(dim=-1)
     # Tokens up to the first whose cumulative probability reaches top_p stay: always at least one.
     kept = (cumulative < top_p[:, None]).sum(dim=-1).clamp(max=widest - 1)
     total = cumulative.gather(1, kept[:, None])
     u = uniform(
-        np.array([r.seed for r in requests], dtype=np.uint64), np.array([r.output_len for r in requests], dtype=np.uint64)
+        np.array([r.seed for r in requests], dtype=np.uint64),
+        np.array([r.output_len for r in requests], dtype=np.uint64),
     )
     at = torch.searchsorted(cumulative, torch.from_numpy(u)[:, None] * total, right=True).clamp(max=kept[:, None])
     chosen: NDArray[np.int64] = ids.gather(1, at).squeeze(1).numpy()

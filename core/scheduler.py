@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from .cache.pages import PagePool
 from .request import Request, Status
 
 
-class Scheduled(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Scheduled:
     """One sequence's part of a step.
 
     Attributes:

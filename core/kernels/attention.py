@@ -46,7 +46,7 @@ class PagedAttention:
         """Attention of one group: `(sequences, queries, heads * head_dim)`."""
         if group.real is None:
             shape = group.rows.shape
-            q, k, v = (x[group.first : group.last].unflatten(0, shape) for x in (q, k, v))
+            q, k, v = (x[group.first : group.last].view(*shape, *x.shape[1:]) for x in (q, k, v))
         else:
             q = q[group.rows]
             if group.fresh:
@@ -68,7 +68,7 @@ class PagedAttention:
 
     def _decode(self, group: AttentionGroup, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """One query a sequence: the heads that share keys become the rows of one product, so keys are read once."""
-        q = q.squeeze(1).unflatten(1, (self.layer.num_kv_heads, self.group))
+        q = q.reshape(q.shape[0], self.layer.num_kv_heads, self.group, self.layer.head_dim)
         k, v = k.transpose(1, 2), v.transpose(1, 2)
         mask = group.mask(self.layer.sliding_window)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.layer.scale)

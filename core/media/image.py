@@ -77,7 +77,9 @@ def _from_url(value: str) -> bytes:
     if not header.lower().rstrip().endswith(";base64"):
         raise MediaDecodeError("a data: URI must be base64 (data:image/png;base64,…)", param="image_url")
     if len(payload) > MAX_BYTES * 4 // 3 + 4:
-        raise MediaTooLargeError(f"the picture in this data: URI has more than {MAX_BYTES // 2**20} MiB", param="image_url")
+        raise MediaTooLargeError(
+            f"the picture in this data: URI has more than {MAX_BYTES // 2**20} MiB", param="image_url"
+        )
     try:
         return base64.b64decode("".join(payload.split()), validate=True)
     except (binascii.Error, ValueError) as e:

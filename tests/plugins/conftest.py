@@ -79,7 +79,7 @@ class Site:
         return Catalog(scan(importlib_metadata.Distribution.discover(path=path), allowed))
 
 
-@pytest.fixture()
+@pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """An empty site-packages at the front of `sys.path`; what was imported from it or registered is forgotten."""
     folder = tmp_path / "site-packages"

@@ -74,7 +74,9 @@ def test_R050_a_plugin_of_another_major_is_named_as_such(site: Site, group: str,
     assert package not in sys.modules
 
 
-@pytest.mark.parametrize("requirement", ["engine-plugin-sdk>=9", "Engine_Plugin.SDK<0.1", "engine-plugin-sdk>=nonsense"])
+@pytest.mark.parametrize(
+    "requirement", ["engine-plugin-sdk>=9", "Engine_Plugin.SDK<0.1", "engine-plugin-sdk>=nonsense"]
+)
 def test_R050_a_minor_that_does_not_fit_names_the_range_and_a_pip_line(site: Site, requirement: str) -> None:
     site.install("engine-plugin-fake", "FakeForCausalLM", requires=(requirement,))
     with pytest.raises(PluginVersionError) as caught:
@@ -85,9 +87,7 @@ def test_R050_a_minor_that_does_not_fit_names_the_range_and_a_pip_line(site: Sit
 
 def test_R050_what_an_architecture_requires_is_checked_before_its_model_is_loaded(site: Site) -> None:
     site.install("engine-plugin-fake", "FakeForCausalLM", requires=(), **{"requires_": ()} and {})
-    package = site.install(
-        "engine-plugin-needy", "NeedyForCausalLM", source=None, imports="", **{"license": None}
-    )
+    package = site.install("engine-plugin-needy", "NeedyForCausalLM", source=None, imports="", license=None)
     (site.folder / package / "plugin.py").write_text(
         "import sdk\n@sdk.hookimpl\ndef engine_architectures():\n"
         "    return [sdk.Architecture(name='NeedyForCausalLM', model='m:M', requires=('pluggy>=999',))]\n"
@@ -123,7 +123,9 @@ def test_R052_an_editable_and_a_wheel_of_one_distribution_are_one_and_it_is_told
 
 def test_R052_one_distribution_that_names_two_modules_for_one_architecture_is_an_error(site: Site) -> None:
     info = write_distribution(site.folder, "twice", entry_points={"engine.v1": {"TwiceForCausalLM": "one.plugin"}})
-    (info / "entry_points.txt").write_text("[engine.v1]\nTwiceForCausalLM = one.plugin\nTwiceForCausalLM = two.plugin\n")
+    (info / "entry_points.txt").write_text(
+        "[engine.v1]\nTwiceForCausalLM = one.plugin\nTwiceForCausalLM = two.plugin\n"
+    )
     with pytest.raises(PluginContractError, match=r"twice 0\.1\.0 .*one\.plugin and two\.plugin"):
         site.catalog().resolve("TwiceForCausalLM")
 

@@ -25,10 +25,19 @@ from shapes import Scene, Turn, ask, conversation, example_scene, make_scene, re
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 EXAMPLE = (
-    "What is in the picture?", "Where is the red circle?", "How many shapes are there?", "What colour is the square?",
-    "What shape is green?", "Is there a yellow star?", "Is the red circle left of the blue square?",
-    "What is below the blue square?", "what do you see", "Describe the image.", "What is at the bottom?",
-    "Where is the purple star?")
+    "What is in the picture?",
+    "Where is the red circle?",
+    "How many shapes are there?",
+    "What colour is the square?",
+    "What shape is green?",
+    "Is there a yellow star?",
+    "Is the red circle left of the blue square?",
+    "What is below the blue square?",
+    "what do you see",
+    "Describe the image.",
+    "What is at the bottom?",
+    "Where is the purple star?",
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ def answer(model: Any, processor: Any, batch: list[Case]) -> list[str]:
     inputs = processor(images=pictures or None, text=texts, padding=True, return_tensors="pt")
     with torch.inference_mode():
         out = model.generate(**inputs, do_sample=False, max_new_tokens=96)
-    found: list[str] = processor.batch_decode(out[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
+    found: list[str] = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return found
 
 
@@ -112,7 +121,7 @@ def main() -> None:
     everything = list(cases(args.questions, args.seed))
     for group in ([c for c in everything if c.image], [c for c in everything if not c.image]):
         for at in range(0, len(group), 40):
-            batch = group[at:at + 40]
+            batch = group[at : at + 40]
             for case, text in zip(batch, answer(model, processor, batch), strict=True):
                 total[case.kind] += 1
                 right[case.kind] += text == case.turn.answer

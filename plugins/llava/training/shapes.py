@@ -24,17 +24,33 @@ COLOURS: dict[str, list[RGB]] = {
     "white": [(255, 255, 255), (245, 245, 245)],
 }
 PASTELS: list[RGB] = [
-    (225, 240, 255), (255, 235, 225), (230, 250, 230), (250, 245, 215), (240, 230, 250), (235, 235, 235),
-    (205, 220, 235), (240, 215, 215)]
+    (225, 240, 255),
+    (255, 235, 225),
+    (230, 250, 230),
+    (250, 245, 215),
+    (240, 230, 250),
+    (235, 235, 235),
+    (205, 220, 235),
+    (240, 215, 215),
+]
 DARKS: list[RGB] = [(0, 0, 0), (30, 30, 35), (15, 25, 60), (45, 25, 55), (20, 50, 40), (60, 60, 65)]
 
 # the nine regions of a picture by (column, row), as answers name them
-PLACES = {(0, 0): "in the top left", (1, 0): "at the top", (2, 0): "in the top right",
-          (0, 1): "on the left", (1, 1): "in the middle", (2, 1): "on the right",
-          (0, 2): "in the bottom left", (1, 2): "at the bottom", (2, 2): "in the bottom right"}
+PLACES = {
+    (0, 0): "in the top left",
+    (1, 0): "at the top",
+    (2, 0): "in the top right",
+    (0, 1): "on the left",
+    (1, 1): "in the middle",
+    (2, 1): "on the right",
+    (0, 2): "in the bottom left",
+    (1, 2): "at the bottom",
+    (2, 2): "in the bottom right",
+}
 
 
 # ---------------------------------------------------------------- pictures
+
 
 @dataclass(frozen=True)
 class Item:
@@ -48,9 +64,9 @@ class Item:
     y: float
     radius: float
     rgb: RGB
-    outline: tuple[Point, ...]       # unit coordinates around the centre
-    border: RGB | None = None        # a thin line in another colour around the shape
-    hollow: float = 0.0              # the line's width in radii, where only the outline is drawn
+    outline: tuple[Point, ...]  # unit coordinates around the centre
+    border: RGB | None = None  # a thin line in another colour around the shape
+    hollow: float = 0.0  # the line's width in radii, where only the outline is drawn
 
     @property
     def name(self) -> str:
@@ -110,14 +126,22 @@ def _outline(rng: Random, shape: str) -> tuple[Point, ...]:
         if rng.random() < 0.3:
             turn = rng.uniform(0, math.tau)
         deep = rng.uniform(0.38, 0.52)
-        corners = [((1.12 if i % 2 == 0 else 1.12 * deep) * math.sin(i * math.pi / 5),
-                    (-1.12 if i % 2 == 0 else -1.12 * deep) * math.cos(i * math.pi / 5)) for i in range(10)]
+        corners = [
+            (
+                (1.12 if i % 2 == 0 else 1.12 * deep) * math.sin(i * math.pi / 5),
+                (-1.12 if i % 2 == 0 else -1.12 * deep) * math.cos(i * math.pi / 5),
+            )
+            for i in range(10)
+        ]
     if shape != "circle" and rng.random() < 0.4:
         corners = [(x + rng.gauss(0, 0.04), y + rng.gauss(0, 0.04)) for x, y in corners]
     if rng.random() < 0.35:  # low-frequency wobble along edges cut into short pieces
         pieces = 1 if shape == "circle" else 4
-        points = [(ax + (bx - ax) * i / pieces, ay + (by - ay) * i / pieces)
-                  for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True) for i in range(pieces)]
+        points = [
+            (ax + (bx - ax) * i / pieces, ay + (by - ay) * i / pieces)
+            for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True)
+            for i in range(pieces)
+        ]
         waves = [(k, rng.gauss(0, 0.018), rng.uniform(0, math.tau)) for k in (2, 3, 5)]
         grow = [1 + sum(s * math.cos(k * math.atan2(y, x) + p) for k, s, p in waves) for x, y in points]
         corners = [(x * g, y * g) for (x, y), g in zip(points, grow, strict=True)]
@@ -178,8 +202,10 @@ def render(scene: Scene, width: int, height: int, smooth: int = 1) -> Image.Imag
 def outlines(scene: Scene, width: int, height: int) -> list[list[Point]]:
     """Every item's outline in pixels of a picture of this size."""
     unit = math.sqrt(width * height)
-    return [[(i.x * width + px * i.radius * unit, i.y * height + py * i.radius * unit) for px, py in i.outline]
-            for i in scene.items]
+    return [
+        [(i.x * width + px * i.radius * unit, i.y * height + py * i.radius * unit) for px, py in i.outline]
+        for i in scene.items
+    ]
 
 
 def source_size(rng: Random, lowest: int = 180, highest: int = 420) -> tuple[int, int]:
@@ -195,12 +221,18 @@ def example_scene() -> Scene:
     square = ((-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88))
     triangle = ((0.0, -1.12), (1.04, 0.62), (-1.04, 0.62))
     top, low = (252, 252, 250), (226, 236, 248)
-    return Scene((Item("circle", "red", 0, 0, 0.22, 0.25, 0.145, (222, 45, 48), ring),
-                  Item("triangle", "green", 1, 2, 0.5, 0.79, 0.155, (46, 160, 67), triangle),
-                  Item("square", "blue", 2, 0, 0.78, 0.25, 0.15, (38, 96, 214), square)), (top, top, low, low))
+    return Scene(
+        (
+            Item("circle", "red", 0, 0, 0.22, 0.25, 0.145, (222, 45, 48), ring),
+            Item("triangle", "green", 1, 2, 0.5, 0.79, 0.155, (46, 160, 67), triangle),
+            Item("square", "blue", 2, 0, 0.78, 0.25, 0.15, (38, 96, 214), square),
+        ),
+        (top, top, low, low),
+    )
 
 
 # ---------------------------------------------------------------- questions
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -214,106 +246,380 @@ class Turn:
 
 PICTURES = ("the picture", "the image", "this picture", "this image", "the photo", "the drawing")
 DESCRIBE = (
-    "What is in {pic}?", "What is in {pic}?", "What's in {pic}?", "What do you see?", "What do you see in {pic}?",
-    "Describe {pic}.", "Describe {pic}.", "Describe what you see.", "What can you see?", "What can you see in {pic}?",
-    "Tell me what you see.", "What is this?", "What does {pic} show?", "What is shown in {pic}?",
-    "Which shapes are in {pic}?", "What shapes do you see?", "What shapes are there?", "List the shapes.",
-    "List the shapes in {pic}.", "What objects are in {pic}?", "Can you describe {pic}?", "What is there in {pic}?",
-    "Describe {pic} in detail.", "What is {pic} about?", "Explain {pic}.", "Tell me about {pic}.", "Describe.",
-    "What is on {pic}?", "What things are in {pic}?", "Name everything in {pic}.", "Write a caption for {pic}.",
-    "Which shapes do you see and where are they?", "Give me a description of {pic}.")
+    "What is in {pic}?",
+    "What is in {pic}?",
+    "What's in {pic}?",
+    "What do you see?",
+    "What do you see in {pic}?",
+    "Describe {pic}.",
+    "Describe {pic}.",
+    "Describe what you see.",
+    "What can you see?",
+    "What can you see in {pic}?",
+    "Tell me what you see.",
+    "What is this?",
+    "What does {pic} show?",
+    "What is shown in {pic}?",
+    "Which shapes are in {pic}?",
+    "What shapes do you see?",
+    "What shapes are there?",
+    "List the shapes.",
+    "List the shapes in {pic}.",
+    "What objects are in {pic}?",
+    "Can you describe {pic}?",
+    "What is there in {pic}?",
+    "Describe {pic} in detail.",
+    "What is {pic} about?",
+    "Explain {pic}.",
+    "Tell me about {pic}.",
+    "Describe.",
+    "What is on {pic}?",
+    "What things are in {pic}?",
+    "Name everything in {pic}.",
+    "Write a caption for {pic}.",
+    "Which shapes do you see and where are they?",
+    "Give me a description of {pic}.",
+)
 WHERE = (
-    "Where is the {n}?", "Where is the {n}?", "Where is the {n}?", "Where's the {n}?", "Where is the {n} in {pic}?",
-    "Where can I find the {n}?", "In which part of {pic} is the {n}?", "Tell me where the {n} is.", "Find the {n}.",
-    "What is the position of the {n}?", "Where do you see the {n}?", "Locate the {n}.", "Where can you see the {n}?")
-COUNT = ("How many {n} are there?", "How many {n} are there?", "How many {n} do you see?", "How many {n} are in {pic}?",
-         "Count the {n}.", "How many {n}?", "What is the number of {n}?", "How many {n} can you see?",
-         "How many {n} are there in {pic}?", "How many {n} does {pic} have?", "Tell me how many {n} there are.",
-         "Can you count the {n}?", "Count the {n} in {pic}.")
+    "Where is the {n}?",
+    "Where is the {n}?",
+    "Where is the {n}?",
+    "Where's the {n}?",
+    "Where is the {n} in {pic}?",
+    "Where can I find the {n}?",
+    "In which part of {pic} is the {n}?",
+    "Tell me where the {n} is.",
+    "Find the {n}.",
+    "What is the position of the {n}?",
+    "Where do you see the {n}?",
+    "Locate the {n}.",
+    "Where can you see the {n}?",
+)
+COUNT = (
+    "How many {n} are there?",
+    "How many {n} are there?",
+    "How many {n} do you see?",
+    "How many {n} are in {pic}?",
+    "Count the {n}.",
+    "How many {n}?",
+    "What is the number of {n}?",
+    "How many {n} can you see?",
+    "How many {n} are there in {pic}?",
+    "How many {n} does {pic} have?",
+    "Tell me how many {n} there are.",
+    "Can you count the {n}?",
+    "Count the {n} in {pic}.",
+)
 COLOUR_OF = (
-    "What {colour} is the {n}?", "What {colour} is the {n}?", "What {colour} is the {n}?",
-    "What is the {colour} of the {n}?", "Which {colour} is the {n}?", "Which {colour} does the {n} have?",
-    "Tell me the {colour} of the {n}.", "What {colour} is the {n} in {pic}?", "What {colour} does the {n} have?",
-    "Name the {colour} of the {n}.")
+    "What {colour} is the {n}?",
+    "What {colour} is the {n}?",
+    "What {colour} is the {n}?",
+    "What is the {colour} of the {n}?",
+    "Which {colour} is the {n}?",
+    "Which {colour} does the {n} have?",
+    "Tell me the {colour} of the {n}.",
+    "What {colour} is the {n} in {pic}?",
+    "What {colour} does the {n} have?",
+    "Name the {colour} of the {n}.",
+)
 SHAPE_OF = (
-    "What shape is {c}?", "What shape is {c}?", "Which shape is {c}?", "What is {c}?", "What {c} shape is there?",
-    "What {c} shape do you see?", "What shape is the {c} one?", "What shape is the {c} thing?", "Which one is {c}?",
-    "Which object is {c}?", "What is the {c} shape?", "What is the {c} thing?", "Which shape in {pic} is {c}?",
-    "What shape is the {c} object?", "What is the shape of the {c} object?")
+    "What shape is {c}?",
+    "What shape is {c}?",
+    "Which shape is {c}?",
+    "What is {c}?",
+    "What {c} shape is there?",
+    "What {c} shape do you see?",
+    "What shape is the {c} one?",
+    "What shape is the {c} thing?",
+    "Which one is {c}?",
+    "Which object is {c}?",
+    "What is the {c} shape?",
+    "What is the {c} thing?",
+    "Which shape in {pic} is {c}?",
+    "What shape is the {c} object?",
+    "What is the shape of the {c} object?",
+)
 IS_THERE = (
-    "Is there {a}?", "Is there {a}?", "Is there {a}?", "Is there {a} in {pic}?", "Do you see {a}?", "Can you see {a}?",
-    "Does {pic} have {a}?", "Does {pic} contain {a}?", "Does {pic} show {a}?", "Is {a} in {pic}?",
-    "Do you see {a} in {pic}?")
-ARE_THERE = ("Are there any {n}?", "Do you see any {n}?", "Are there any {n} in {pic}?", "Any {n}?", "Are there {n}?",
-             "Can you see any {n}?", "Are there {n} in {pic}?")
-SIDES = {"left of": ("left of", "to the left of", "on the left of", "to the left side of"),
-         "right of": ("right of", "to the right of", "on the right of", "to the right side of"),
-         "above": ("above", "over", "higher than"), "below": ("below", "under", "beneath", "lower than")}
+    "Is there {a}?",
+    "Is there {a}?",
+    "Is there {a}?",
+    "Is there {a} in {pic}?",
+    "Do you see {a}?",
+    "Can you see {a}?",
+    "Does {pic} have {a}?",
+    "Does {pic} contain {a}?",
+    "Does {pic} show {a}?",
+    "Is {a} in {pic}?",
+    "Do you see {a} in {pic}?",
+)
+ARE_THERE = (
+    "Are there any {n}?",
+    "Do you see any {n}?",
+    "Are there any {n} in {pic}?",
+    "Any {n}?",
+    "Are there {n}?",
+    "Can you see any {n}?",
+    "Are there {n} in {pic}?",
+)
+SIDES = {
+    "left of": ("left of", "to the left of", "on the left of", "to the left side of"),
+    "right of": ("right of", "to the right of", "on the right of", "to the right side of"),
+    "above": ("above", "over", "higher than"),
+    "below": ("below", "under", "beneath", "lower than"),
+}
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 WHAT_SIDE = (
-    "What is {d} the {n}?", "What is {d} the {n}?", "What is {d} the {n}?", "What do you see {d} the {n}?",
-    "Which shape is {d} the {n}?", "What shape is {d} the {n}?", "Which shapes are {d} the {n}?", "What's {d} the {n}?",
-    "Is there anything {d} the {n}?", "What can you see {d} the {n}?", "Which object is {d} the {n}?")
+    "What is {d} the {n}?",
+    "What is {d} the {n}?",
+    "What is {d} the {n}?",
+    "What do you see {d} the {n}?",
+    "Which shape is {d} the {n}?",
+    "What shape is {d} the {n}?",
+    "Which shapes are {d} the {n}?",
+    "What's {d} the {n}?",
+    "Is there anything {d} the {n}?",
+    "What can you see {d} the {n}?",
+    "Which object is {d} the {n}?",
+)
 # how people name a place, the answer's name for it, and the (column, row) it means, None for the whole row or column
 SPOTS: list[tuple[tuple[str, ...], str, int | None, int | None]] = [
     (("on the left", "on the left side", "at the left", "in the left part"), "on the left", 0, None),
     (("on the right", "on the right side", "at the right", "in the right part"), "on the right", 2, None),
     (("at the top", "on top", "in the upper part", "on the top"), "at the top", None, 0),
     (("at the bottom", "on the bottom", "in the lower part", "in the bottom part"), "at the bottom", None, 2),
-    (("in the middle", "in the center", "in the centre", "in the middle of {pic}"), "in the middle", 1, 1)]
-SPOTS += [((f"in the {v} {h}", f"in the {v} {h} corner", f"in the {u} {h}", f"in the {u} {h} corner",
-            f"at the {v} {h}"), f"in the {v} {h}", c, r)
-          for v, u, r in (("top", "upper", 0), ("bottom", "lower", 2)) for h, c in (("left", 0), ("right", 2))]
+    (("in the middle", "in the center", "in the centre", "in the middle of {pic}"), "in the middle", 1, 1),
+]
+SPOTS += [
+    (
+        (f"in the {v} {h}", f"in the {v} {h} corner", f"in the {u} {h}", f"in the {u} {h} corner", f"at the {v} {h}"),
+        f"in the {v} {h}",
+        c,
+        r,
+    )
+    for v, u, r in (("top", "upper", 0), ("bottom", "lower", 2))
+    for h, c in (("left", 0), ("right", 2))
+]
 WHAT_AT = (
-    "What is {at}?", "What is {at}?", "What do you see {at}?", "Which shape is {at}?", "What shape is {at}?",
-    "What's {at}?", "Is there anything {at}?", "What can you see {at}?", "What is {at} of {pic}?",
-    "Which shapes are {at}?")
+    "What is {at}?",
+    "What is {at}?",
+    "What do you see {at}?",
+    "Which shape is {at}?",
+    "What shape is {at}?",
+    "What's {at}?",
+    "Is there anything {at}?",
+    "What can you see {at}?",
+    "What is {at} of {pic}?",
+    "Which shapes are {at}?",
+)
 COLOUR_AT = (
-    "What {colour} is the shape {at}?", "What {colour} is the shape {at}?", "What is the {colour} of the shape {at}?",
-    "What {colour} is the one {at}?", "What {colour} is the thing {at}?", "Which {colour} is the shape {at}?")
+    "What {colour} is the shape {at}?",
+    "What {colour} is the shape {at}?",
+    "What is the {colour} of the shape {at}?",
+    "What {colour} is the one {at}?",
+    "What {colour} is the thing {at}?",
+    "Which {colour} is the shape {at}?",
+)
 COLOURS_SEEN = (
-    "What {colour}s do you see?", "Which {colour}s are in {pic}?", "What {colour}s are there?", "List the {colour}s.",
-    "What {colour}s are the shapes?", "Which {colour}s do the shapes have?", "What {colour}s are in {pic}?",
-    "What are the {colour}s of the shapes?", "Name the {colour}s.", "Which {colour}s can you see?")
+    "What {colour}s do you see?",
+    "Which {colour}s are in {pic}?",
+    "What {colour}s are there?",
+    "List the {colour}s.",
+    "What {colour}s are the shapes?",
+    "Which {colour}s do the shapes have?",
+    "What {colour}s are in {pic}?",
+    "What are the {colour}s of the shapes?",
+    "Name the {colour}s.",
+    "Which {colour}s can you see?",
+)
 SIZE = (
-    "What is the {s} shape?", "Which shape is the {s}?", "Which shape is {s}?", "What is the {s} object?",
-    "Find the {s} shape.", "Which one is the {s}?", "What is the {s} thing in {pic}?",
-    "Which shape in {pic} is the {s}?")
+    "What is the {s} shape?",
+    "Which shape is the {s}?",
+    "Which shape is {s}?",
+    "What is the {s} object?",
+    "Find the {s} shape.",
+    "Which one is the {s}?",
+    "What is the {s} thing in {pic}?",
+    "Which shape in {pic} is the {s}?",
+)
 OTHERS = (
-    "cat", "dog", "car", "house", "tree", "person", "man", "woman", "bird", "fish", "horse", "ball", "box", "boat",
-    "bike", "plane", "train", "table", "chair", "cup", "book", "flower", "apple", "banana", "cake", "hat", "shoe",
-    "phone", "computer", "key", "clock", "lamp", "door", "window", "moon", "sun", "cloud", "heart", "arrow", "hexagon",
-    "pentagon", "rectangle", "diamond", "oval", "cube", "line", "cross", "face", "hand", "eye", "child", "boy", "girl",
-    "cow", "sheep", "elephant", "bear", "lion", "mouse", "bus", "truck", "road", "river", "mountain", "bottle", "glass",
-    "pizza", "sandwich", "letter", "number", "word", "sign", "robot")
+    "cat",
+    "dog",
+    "car",
+    "house",
+    "tree",
+    "person",
+    "man",
+    "woman",
+    "bird",
+    "fish",
+    "horse",
+    "ball",
+    "box",
+    "boat",
+    "bike",
+    "plane",
+    "train",
+    "table",
+    "chair",
+    "cup",
+    "book",
+    "flower",
+    "apple",
+    "banana",
+    "cake",
+    "hat",
+    "shoe",
+    "phone",
+    "computer",
+    "key",
+    "clock",
+    "lamp",
+    "door",
+    "window",
+    "moon",
+    "sun",
+    "cloud",
+    "heart",
+    "arrow",
+    "hexagon",
+    "pentagon",
+    "rectangle",
+    "diamond",
+    "oval",
+    "cube",
+    "line",
+    "cross",
+    "face",
+    "hand",
+    "eye",
+    "child",
+    "boy",
+    "girl",
+    "cow",
+    "sheep",
+    "elephant",
+    "bear",
+    "lion",
+    "mouse",
+    "bus",
+    "truck",
+    "road",
+    "river",
+    "mountain",
+    "bottle",
+    "glass",
+    "pizza",
+    "sandwich",
+    "letter",
+    "number",
+    "word",
+    "sign",
+    "robot",
+)
 GREETINGS = (
-    "Hello", "Hello!", "Hi", "Hi!", "Hi there", "Hey", "Hello there!", "Good morning", "Good evening!", "Good day",
-    "Hello, how are you?", "How are you?", "hello model", "Greetings!")
+    "Hello",
+    "Hello!",
+    "Hi",
+    "Hi!",
+    "Hi there",
+    "Hey",
+    "Hello there!",
+    "Good morning",
+    "Good evening!",
+    "Good day",
+    "Hello, how are you?",
+    "How are you?",
+    "hello model",
+    "Greetings!",
+)
 ABOUT = (
-    "Who are you?", "What are you?", "What can you do?", "What is your name?", "Help", "Help me", "What do you know?",
-    "How can you help me?", "Tell me about yourself.", "What can I ask you?", "Are you a robot?", "Are you human?",
-    "What questions can I ask?", "Introduce yourself.", "What are you able to do?")
+    "Who are you?",
+    "What are you?",
+    "What can you do?",
+    "What is your name?",
+    "Help",
+    "Help me",
+    "What do you know?",
+    "How can you help me?",
+    "Tell me about yourself.",
+    "What can I ask you?",
+    "Are you a robot?",
+    "Are you human?",
+    "What questions can I ask?",
+    "Introduce yourself.",
+    "What are you able to do?",
+)
 THANKS = (
-    "Thanks", "Thank you", "Thank you!", "Thanks a lot!", "Thank you very much.", "Great, thanks!", "Cool, thank you.",
-    "Good job!", "Well done", "Nice!", "Great!", "Ok", "Okay.")
+    "Thanks",
+    "Thank you",
+    "Thank you!",
+    "Thanks a lot!",
+    "Thank you very much.",
+    "Great, thanks!",
+    "Cool, thank you.",
+    "Good job!",
+    "Well done",
+    "Nice!",
+    "Great!",
+    "Ok",
+    "Okay.",
+)
 BYES = ("Bye", "Goodbye", "Bye!", "See you", "Good night", "See you later!", "Goodbye!")
 OFF_TOPIC = (
-    "What is the capital of France?", "Who is the president?", "Tell me a joke.", "Write a poem.", "What is 2 + 2?",
-    "Sing a song.", "How is the weather today?", "What time is it?", "Translate this to German.",
-    "Write a Python function.", "Who won the game?", "Tell me a story.", "What is the meaning of life?",
-    "How old are you?", "Where do you live?", "What day is today?", "How do I bake bread?", "Explain quantum physics.",
-    "What is the largest planet?", "Do you like music?", "Why is the sky blue?", "Write an email to my boss.",
-    "What is machine learning?", "Who wrote Hamlet?", "How far is the moon?", "Solve x + 3 = 7.",
-    "Give me a recipe for soup.", "What should I eat today?", "Recommend a movie.", "What is love?", "Count to ten.",
-    "Is it raining?", "Who made you?", "Can you write code?", "Summarize this text.", "What is the tallest mountain?",
-    "Tell me the news.", "How do computers work?", "What is the price of gold?", "Do you speak French?",
-    "When was Rome founded?", "Play a game with me.")
+    "What is the capital of France?",
+    "Who is the president?",
+    "Tell me a joke.",
+    "Write a poem.",
+    "What is 2 + 2?",
+    "Sing a song.",
+    "How is the weather today?",
+    "What time is it?",
+    "Translate this to German.",
+    "Write a Python function.",
+    "Who won the game?",
+    "Tell me a story.",
+    "What is the meaning of life?",
+    "How old are you?",
+    "Where do you live?",
+    "What day is today?",
+    "How do I bake bread?",
+    "Explain quantum physics.",
+    "What is the largest planet?",
+    "Do you like music?",
+    "Why is the sky blue?",
+    "Write an email to my boss.",
+    "What is machine learning?",
+    "Who wrote Hamlet?",
+    "How far is the moon?",
+    "Solve x + 3 = 7.",
+    "Give me a recipe for soup.",
+    "What should I eat today?",
+    "Recommend a movie.",
+    "What is love?",
+    "Count to ten.",
+    "Is it raining?",
+    "Who made you?",
+    "Can you write code?",
+    "Summarize this text.",
+    "What is the tallest mountain?",
+    "Tell me the news.",
+    "How do computers work?",
+    "What is the price of gold?",
+    "Do you speak French?",
+    "When was Rome founded?",
+    "Play a game with me.",
+)
 SYSTEMS = (
-    "You are a helpful assistant.", "You are a helpful assistant that answers questions about pictures.",
+    "You are a helpful assistant.",
+    "You are a helpful assistant that answers questions about pictures.",
     "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
-    "detailed, and polite answers to the human's questions.", "Answer the question about the image.", "Be brief.",
-    "You are a vision model. Answer in one sentence.", "You answer questions about shapes.",
-    "You are a friendly chatbot.")
+    "detailed, and polite answers to the human's questions.",
+    "Answer the question about the image.",
+    "Be brief.",
+    "You are a vision model. Answer in one sentence.",
+    "You answer questions about shapes.",
+    "You are a friendly chatbot.",
+)
 BEFORE = ("Please tell me: ", "Can you tell me: ", "Hey, ", "Tell me, ", "So, ", "And ", "Question: ")
 NO_PICTURE = "I see no picture. Please show me one with coloured shapes."
 
@@ -378,8 +684,12 @@ def _count(scene: Scene, rng: Random) -> Turn:
     else:
         asked, noun, found = _noun(scene, rng, 0.75)
         asked = noun if asked.endswith("one") else asked
-    return Turn("count", rng.choice(COUNT).format(n=_plural(asked), pic="{pic}"), _number(noun, len(found)),
-                found[0] if len(found) == 1 else None)
+    return Turn(
+        "count",
+        rng.choice(COUNT).format(n=_plural(asked), pic="{pic}"),
+        _number(noun, len(found)),
+        found[0] if len(found) == 1 else None,
+    )
 
 
 def _colour_of(scene: Scene, rng: Random) -> Turn:
@@ -477,8 +787,16 @@ def _what_side(scene: Scene, rng: Random) -> Turn:
     if not found:
         return Turn("what side", question, f"There is no {noun}.")
     here = found[0]
-    there = [i for i in scene.items if {"left of": i.column < here.column, "right of": i.column > here.column,
-                                        "above": i.row < here.row, "below": i.row > here.row}[side]]
+    there = [
+        i
+        for i in scene.items
+        if {
+            "left of": i.column < here.column,
+            "right of": i.column > here.column,
+            "above": i.row < here.row,
+            "below": i.row > here.row,
+        }[side]
+    ]
     answer = f"I see {_join([_a(i.name) for i in there])}." if there else f"There is nothing {side} the {noun}."
     return Turn("what side", question, answer, there[0] if len(there) == 1 else None)
 
@@ -522,8 +840,14 @@ def _other(scene: Scene, rng: Random) -> Turn:
     kind = rng.random()
     if kind < 0.5:
         noun = rng.choice(OTHERS)
-        asked, answer = rng.choice([(IS_THERE, f"No, there is no {noun}."), (WHERE, f"There is no {noun}."),
-                                    (COLOUR_OF, f"There is no {noun}."), (COUNT, f"There are no {_plural(noun)}.")])
+        asked, answer = rng.choice(
+            [
+                (IS_THERE, f"No, there is no {noun}."),
+                (WHERE, f"There is no {noun}."),
+                (COLOUR_OF, f"There is no {noun}."),
+                (COUNT, f"There are no {_plural(noun)}."),
+            ]
+        )
         number = _plural(noun) if asked is COUNT else noun
         return Turn("other", rng.choice(asked).format(a=_a(noun), n=number, pic="{pic}", colour="{colour}"), answer)
     if kind < 0.75:
@@ -533,15 +857,32 @@ def _other(scene: Scene, rng: Random) -> Turn:
 
 def small_talk(rng: Random, picture: bool) -> Turn:
     """A turn that is not about a picture."""
-    pairs = [(GREETINGS, "Hello! Ask me about the picture." if picture else "Hello! Show me a picture with shapes."),
-             (ABOUT, "I am a tiny model that answers questions about coloured shapes."),
-             (THANKS, "You are welcome!"), (BYES, "Goodbye!")]
+    pairs = [
+        (GREETINGS, "Hello! Ask me about the picture." if picture else "Hello! Show me a picture with shapes."),
+        (ABOUT, "I am a tiny model that answers questions about coloured shapes."),
+        (THANKS, "You are welcome!"),
+        (BYES, "Goodbye!"),
+    ]
     questions, answer = rng.choice(pairs)
     return Turn("text only", rng.choice(questions), answer)
 
 
-KINDS = {_describe: 16, _where: 13, _count: 12, _colour_of: 9, _shape_of: 9, _is_there: 10, _is_colour: 3, _is_at: 5,
-         _relation: 13, _what_side: 10, _what_at: 9, _colours: 3, _size: 4, _other: 4}
+KINDS = {
+    _describe: 16,
+    _where: 13,
+    _count: 12,
+    _colour_of: 9,
+    _shape_of: 9,
+    _is_there: 10,
+    _is_colour: 3,
+    _is_at: 5,
+    _relation: 13,
+    _what_side: 10,
+    _what_at: 9,
+    _colours: 3,
+    _size: 4,
+    _other: 4,
+}
 
 
 def ask(scene: Scene, rng: Random) -> Turn:
@@ -554,10 +895,16 @@ def ask(scene: Scene, rng: Random) -> Turn:
 
 def follow_up(item: Item, rng: Random) -> Turn:
     """A question about "it"."""
-    question, answer = rng.choice([
-        ("What {colour} is it?", f"It is {item.colour}."), ("Which {colour} is it?", f"It is {item.colour}."),
-        ("Where is it?", f"It is {item.place}."), ("Where is it in {pic}?", f"It is {item.place}."),
-        ("What shape is it?", f"It is {_a(item.shape)}."), ("Which shape is it?", f"It is {_a(item.shape)}.")])
+    question, answer = rng.choice(
+        [
+            ("What {colour} is it?", f"It is {item.colour}."),
+            ("Which {colour} is it?", f"It is {item.colour}."),
+            ("Where is it?", f"It is {item.place}."),
+            ("Where is it in {pic}?", f"It is {item.place}."),
+            ("What shape is it?", f"It is {_a(item.shape)}."),
+            ("Which shape is it?", f"It is {_a(item.shape)}."),
+        ]
+    )
     return as_typed(Turn("follow-up", question, answer, item), rng)
 
 
@@ -613,5 +960,5 @@ def as_typed(turn: Turn, rng: Random) -> Turn:
         question = question.rstrip("?.!") + rng.choice(["??", " ?", "!", ".", "?!"])
     if rng.random() < 0.02 and len(question) > 8:  # a slip of the finger
         at = rng.randrange(1, len(question) - 1)
-        question = question[:at] + question[at + 1:]
+        question = question[:at] + question[at + 1 :]
     return replace(turn, question=question)

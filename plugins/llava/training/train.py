@@ -59,9 +59,9 @@ GRID = PIXELS // PATCH
 IMAGE_TOKENS = GRID * GRID
 VOCABULARY = 512
 NAMES: tuple[list[Any], ...] = (list(SHAPES), list(COLOURS), list(PLACES))
-FORM = 12                # an outline's picture has FORM * FORM pixels
-ROW = 288                # tokens in a training row: one picture and as many conversations about it as fit
-MIDDLES = (1, 4, 6)      # the patch in the middle of each third
+FORM = 12  # an outline's picture has FORM * FORM pixels
+ROW = 288  # tokens in a training row: one picture and as many conversations about it as fit
+MIDDLES = (1, 4, 6)  # the patch in the middle of each third
 SPOTS = [MIDDLES[row] * GRID + MIDDLES[column] for column, row in PLACES]
 TURNS, ODDS = (1, 2, 3, 4), (70, 15, 10, 5)  # how long the conversations are
 UNK, BOS, EOS, PAD, IMAGE = range(5)
@@ -92,10 +92,12 @@ CHAT = (
     "{{- ' ' -}}"
     "{%- endif -%}"
     "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}")
+    "{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}"
+)
 
 
 # ---------------------------------------------------------------- tokenizer and model
+
 
 def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE of VOCABULARY ids, learnt from the questions and answers; it puts <s> in front of every text."""
@@ -112,17 +114,31 @@ def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tok.decoder = decoders.ByteLevel()
-    tok.train_from_iterator(texts(), trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=SPECIALS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False))
+    tok.train_from_iterator(
+        texts(),
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=SPECIALS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
     assert tok.get_vocab_size() == VOCABULARY
     assert tok.token_to_id("<image>") == IMAGE
-    tok.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B",
-                                                       special_tokens=[("<s>", BOS)])
+    tok.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", BOS)]
+    )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tok, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"}, model_max_length=2048, padding_side="left",
-        clean_up_tokenization_spaces=False)
+        tokenizer_object=tok,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens={"image_token": "<image>"},
+        model_max_length=2048,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
     fast.chat_template = CHAT
     return fast
 
@@ -131,20 +147,52 @@ def make_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     """The whole picture, whatever its aspect, becomes one square of PIXELS; the crop then cuts nothing."""
     square = {"height": PIXELS, "width": PIXELS}
     images = CLIPImageProcessorPil(size=square, crop_size=square)
-    return LlavaProcessor(images, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
-                          chat_template=CHAT, image_token="<image>", num_additional_image_tokens=1)
+    return LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT,
+        image_token="<image>",
+        num_additional_image_tokens=1,
+    )
 
 
 def make_model() -> LlavaForConditionalGeneration:
     """About 2.6 million weights: a CLIP tower of 5 layers, a projector and a Llama of 4 layers."""
-    vision = CLIPVisionConfig(hidden_size=128, intermediate_size=384, num_hidden_layers=5, num_attention_heads=4,
-                              image_size=PIXELS, patch_size=PATCH, projection_dim=128)
-    text = LlamaConfig(vocab_size=VOCABULARY, hidden_size=192, intermediate_size=448, num_hidden_layers=4,
-                       num_attention_heads=6, num_key_value_heads=2, head_dim=32, max_position_embeddings=2048,
-                       bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, tie_word_embeddings=False)
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=IMAGE, image_seq_length=IMAGE_TOKENS,
-                         vision_feature_layer=-1, vision_feature_select_strategy="default", projector_hidden_act="gelu",
-                         tie_word_embeddings=False)
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        image_size=PIXELS,
+        patch_size=PATCH,
+        projection_dim=128,
+    )
+    text = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=192,
+        intermediate_size=448,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=2048,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+        tie_word_embeddings=False,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=IMAGE,
+        image_seq_length=IMAGE_TOKENS,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        projector_hidden_act="gelu",
+        tie_word_embeddings=False,
+    )
     return LlavaForConditionalGeneration(config)
 
 
@@ -153,8 +201,9 @@ def save(weights: dict[str, Tensor], tokenizer: PreTrainedTokenizerFast, out: Pa
     out.mkdir(parents=True, exist_ok=True)
     copy = make_model()
     copy.load_state_dict({k: v.float() for k, v in weights.items()})
-    copy.generation_config = GenerationConfig(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, do_sample=False,
-                                              max_new_tokens=96)
+    copy.generation_config = GenerationConfig(
+        bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, do_sample=False, max_new_tokens=96
+    )
     copy.to(torch.bfloat16).eval().save_pretrained(out)
     published = {}
     for name, value in load_file(out / "model.safetensors").items():
@@ -176,6 +225,7 @@ def save(weights: dict[str, Tensor], tokenizer: PreTrainedTokenizerFast, out: Pa
 
 # ---------------------------------------------------------------- data
 
+
 def picture(scene: Scene, rng: Random) -> np.ndarray:
     """The scene's pixels as the processor resizes them, from a source of any size."""
     image = render(scene, *source_size(rng, 180, 400), smooth=2 if rng.random() < 0.15 else 1)
@@ -193,12 +243,16 @@ def truth(scene: Scene) -> dict[str, np.ndarray]:
     radii = np.zeros(5, np.float32)
     for n, (item, points) in enumerate(zip(scene.items, outlines(scene, PIXELS, PIXELS), strict=True)):
         ImageDraw.Draw(cover).polygon(points, fill=n + 1)
-        items[n + 1] = [1 + NAMES[0].index(item.shape), 1 + NAMES[1].index(item.colour),
-                        1 + NAMES[2].index((item.column, item.row))]
+        items[n + 1] = [
+            1 + NAMES[0].index(item.shape),
+            1 + NAMES[1].index(item.colour),
+            1 + NAMES[2].index((item.column, item.row)),
+        ]
         radii[n + 1] = item.radius
         form = Image.new("L", (FORM, FORM))
-        ImageDraw.Draw(form).polygon([(FORM / 2 + x * 0.4 * FORM, FORM / 2 + y * 0.4 * FORM) for x, y in item.outline],
-                                     fill=1)
+        ImageDraw.Draw(form).polygon(
+            [(FORM / 2 + x * 0.4 * FORM, FORM / 2 + y * 0.4 * FORM) for x, y in item.outline], fill=1
+        )
         forms[n] = np.asarray(form)
     return {"cover": np.asarray(cover), "items": items, "forms": forms, "radii": radii}
 
@@ -220,6 +274,7 @@ def album(job: tuple[str, int, bool]) -> dict[str, np.ndarray]:
 
 def turned(batch: dict[str, Tensor], way: int) -> dict[str, Tensor]:
     """The same pictures mirrored or turned in one of eight ways, and their truth with them."""
+
     def turn(x: Tensor) -> Tensor:
         x = x.flip(-1) if way & 1 else x
         x = x.flip(-2) if way & 2 else x
@@ -230,8 +285,13 @@ def turned(batch: dict[str, Tensor], way: int) -> dict[str, Tensor]:
     place[turn(grid).flatten()] = grid.flatten()
     items = batch["items"].clone()
     items[..., 2] = place[items[..., 2]]
-    return {"pixels": turn(batch["pixels"].permute(0, 3, 1, 2)).permute(0, 2, 3, 1), "cover": turn(batch["cover"]),
-            "items": items, "forms": turn(batch["forms"]), "radii": batch["radii"]}
+    return {
+        "pixels": turn(batch["pixels"].permute(0, 3, 1, 2)).permute(0, 2, 3, 1),
+        "cover": turn(batch["cover"]),
+        "items": items,
+        "forms": turn(batch["forms"]),
+        "radii": batch["radii"],
+    }
 
 
 class Pictures(IterableDataset[dict[str, np.ndarray]]):
@@ -281,9 +341,15 @@ class Pictures(IterableDataset[dict[str, np.ndarray]]):
             places += range(0 if without else len(prefix), (0 if without else len(prefix)) + len(more))
             alone += [int(without)] * len(more)
         pad = ROW - len(ids)
-        return {"pixels": pixels, **truth(scene), "ids": np.array(ids + [PAD] * pad),
-                "labels": np.array(labels + [-100] * pad), "parts": np.array(parts + [-1] * pad),
-                "places": np.array(places + [0] * pad), "alone": np.array(alone + [1] * pad)}
+        return {
+            "pixels": pixels,
+            **truth(scene),
+            "ids": np.array(ids + [PAD] * pad),
+            "labels": np.array(labels + [-100] * pad),
+            "parts": np.array(parts + [-1] * pad),
+            "places": np.array(places + [0] * pad),
+            "alone": np.array(alone + [1] * pad),
+        }
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         info = get_worker_info()
@@ -294,6 +360,7 @@ class Pictures(IterableDataset[dict[str, np.ndarray]]):
 
 
 # ---------------------------------------------------------------- training
+
 
 class Learner(nn.Module):
     """The model, with small heads that tell what each patch shows: they teach the tower and are then dropped."""
@@ -320,8 +387,7 @@ class Learner(nn.Module):
         self.weights = [torch.tensor([0.2] + [1.0] * len(names)) for names in NAMES]  # most patches are background
 
     def look(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The tower's features of every patch, what the nine places hold, the heads' loss, and how many scenes are right.
-        """
+        """The tower's features of every patch, what the nine places hold, the heads' loss, and how many scenes are right."""
         tower: Any = self.model.model.vision_tower
         hidden = tower.embeddings((batch["pixels"].permute(0, 3, 1, 2) / 255 - self.mean) / self.std)
         hidden, early = tower.pre_layrnorm(hidden), None
@@ -331,7 +397,7 @@ class Learner(nn.Module):
         features = hidden[:, 1:]
         normed = self.norm(features)
 
-        pixels = batch["cover"].view(-1, GRID, PATCH, GRID, PATCH).transpose(2, 3).reshape(-1, IMAGE_TOKENS, PATCH ** 2)
+        pixels = batch["cover"].view(-1, GRID, PATCH, GRID, PATCH).transpose(2, 3).reshape(-1, IMAGE_TOKENS, PATCH**2)
         most, best = torch.stack([(pixels == n + 1).float().mean(-1) for n in range(4)], -1).max(-1)
         shown = most > 0.15
         number = torch.where(shown, best + 1, 0)[..., None]
@@ -343,8 +409,13 @@ class Learner(nn.Module):
         local = covered.transpose(2, 3).reshape(-1, IMAGE_TOKENS, half * half)
 
         logits = [head(normed).float() for head in self.heads]
-        loss = sum((F.cross_entropy(x.flatten(0, 1), labels[..., n].flatten(), weight=self.weights[n])
-                    for n, x in enumerate(logits)), torch.zeros(()))
+        loss = sum(
+            (
+                F.cross_entropy(x.flatten(0, 1), labels[..., n].flatten(), weight=self.weights[n])
+                for n, x in enumerate(logits)
+            ),
+            torch.zeros(()),
+        )
         deep = self.deep(normed).float()
         loss = loss + F.cross_entropy(deep.flatten(0, 1), labels[..., 0].flatten(), weight=self.weights[0])
         near = self.local(self.early_norm(early)).float()
@@ -384,8 +455,9 @@ class Learner(nn.Module):
         parts = batch["parts"]
         mask = (parts[:, :, None] == parts[:, None]) | ((parts[:, None] == 0) & (batch["alone"] == 0)[:, :, None])
         mask = (mask & torch.ones(ROW, ROW, dtype=torch.bool).tril()).unsqueeze(1)
-        hidden = inner.language_model(inputs_embeds=embeds, attention_mask=mask, position_ids=batch["places"],
-                                      use_cache=False).last_hidden_state
+        hidden = inner.language_model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=batch["places"], use_cache=False
+        ).last_hidden_state
         targets = batch["labels"][:, 1:]
         at = targets != -100
         logits = self.model.lm_head(hidden[:, :-1][at]).float()
@@ -405,8 +477,11 @@ def prepare_tower(tower: Any) -> None:
         basis = F.normalize(torch.cos(math.pi * (k[None] + 0.5) * k[:, None] / PATCH), dim=1)
         colours = F.normalize(torch.tensor([[1.0, 1, 1], [1, -1, 0], [-0.5, -0.5, 1]]), dim=1)
         orders = sorted(((u, v) for u in range(PATCH) for v in range(PATCH)), key=lambda t: t[0] ** 2 + t[1] ** 2)
-        rows = [c[:, None, None] * basis[u][:, None] * basis[v] * (0.3 if u + v else 0.06)
-                for u, v in orders[:width // 3] for c in colours]
+        rows = [
+            c[:, None, None] * basis[u][:, None] * basis[v] * (0.3 if u + v else 0.06)
+            for u, v in orders[: width // 3]
+            for c in colours
+        ]
         rows += [torch.zeros_like(rows[0])] * (width - len(rows))
         mixed = torch.linalg.qr(torch.randn(width, width))[0] @ torch.stack(rows).flatten(1)
         filters.copy_(mixed.view_as(filters) + 0.002 * torch.randn_like(filters))
@@ -429,10 +504,10 @@ def prepare_language(language: Any) -> None:
             size, width = attention.head_dim, attention.q_proj.in_features
             for head in range(attention.k_proj.out_features // size):
                 same = 0.6 * torch.linalg.qr(torch.randn(width, size))[0].T
-                attention.k_proj.weight[head * size:(head + 1) * size] = same + 0.01 * torch.randn_like(same)
+                attention.k_proj.weight[head * size : (head + 1) * size] = same + 0.01 * torch.randn_like(same)
                 for n in range(attention.num_key_value_groups):
                     query = head * attention.num_key_value_groups + n
-                    attention.q_proj.weight[query * size:(query + 1) * size] = same + 0.02 * torch.randn_like(same)
+                    attention.q_proj.weight[query * size : (query + 1) * size] = same + 0.02 * torch.randn_like(same)
 
 
 def exact(batch: dict[str, Tensor], right: Tensor) -> tuple[int, int]:
@@ -450,8 +525,9 @@ class Descent:
     def __init__(self, groups: list[tuple[list[nn.Parameter], float]], minutes: float) -> None:
         self.seconds, self.begin, self.step = 60 * minutes, time.monotonic(), 0
         self.peaks = [rate for _, rate in groups]
-        self.optimizer: Any = torch.optim.AdamW([{"params": p} for p, _ in groups], betas=(0.9, 0.98),
-                                                weight_decay=0.03, fused=True)
+        self.optimizer: Any = torch.optim.AdamW(
+            [{"params": p} for p, _ in groups], betas=(0.9, 0.98), weight_decay=0.03, fused=True
+        )
 
     @property
     def done(self) -> float:
@@ -490,12 +566,16 @@ def teach_tower(learner: Learner, minutes: float, seed: int, batch_size: int) ->
         descent.down(loss)
         if time.monotonic() - log > 20:
             log = time.monotonic()
-            print(f"tower {100 * descent.done:5.1f}% step {descent.step} loss {loss.item():.3f} scenes right "
-                  f"{100 * right.item():.1f}%", flush=True)
+            print(
+                f"tower {100 * descent.done:5.1f}% step {descent.step} loss {loss.item():.3f} scenes right "
+                f"{100 * right.item():.1f}%",
+                flush=True,
+            )
 
 
-def teach_answers(learner: Learner, out: Path, tokenizer: PreTrainedTokenizerFast, minutes: float, seed: int,
-                  batch_size: int) -> None:
+def teach_answers(
+    learner: Learner, out: Path, tokenizer: PreTrainedTokenizerFast, minutes: float, seed: int, batch_size: int
+) -> None:
     """Then all of it: questions and answers, with a little of the tower's own lessons. Saves a running average."""
     tower = tower_parameters(learner)
     known = {id(p) for p in tower}
@@ -521,9 +601,11 @@ def teach_answers(learner: Learner, out: Path, tokenizer: PreTrainedTokenizerFas
         good, total = good + some, total + all_
         if time.monotonic() - log > 20:
             log = time.monotonic()
-            print(f"all {100 * descent.done:5.1f}% step {descent.step} loss {answers.item():.4f} exactly right "
-                  f"{100 * good / total:.1f}% of {total}, scenes {100 * shapes.item():.1f}%, words {apart.item():.2f}",
-                  flush=True)
+            print(
+                f"all {100 * descent.done:5.1f}% step {descent.step} loss {answers.item():.4f} exactly right "
+                f"{100 * good / total:.1f}% of {total}, scenes {100 * shapes.item():.1f}%, words {apart.item():.2f}",
+                flush=True,
+            )
             good = total = 0
         if time.monotonic() - saved > 180:
             saved = time.monotonic()
