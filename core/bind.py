@@ -14,6 +14,7 @@ from sdk.layers.linear import Linear
 
 from .errors import PluginContractError
 from .kernels.attention import FullAttention, PagedAttention
+from .kernels.choice import compiled_kernels
 from .kernels.linear import pack
 from .step import StepHolder
 
@@ -73,8 +74,10 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 
 def bind(model: nn.Module, pages: dict[str, tuple[Tensor, Tensor]], step: StepHolder) -> None:
     """Fill every hole of a loaded model."""
+    compiled = compiled_kernels(next(model.parameters()))
     for path, layer in attention_layers(model).items():
-        layer.fill(PagedAttention(layer, *pages[path], step))
+        fast = compiled and compiled.attention(layer, *pages[path])
+        layer.fill(PagedAttention(layer, *pages[path], step, fast or None))
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
@@ -84,6 +87,8 @@ def bind(model: nn.Module, pages: dict[str, tuple[Tensor, Tensor]], step: StepHo
             pack(module, keep_weight=owners[id(module.weight)] > 1)
         elif isinstance(module, EncoderAttention):
             module.fill(FullAttention(module))
+        elif compiled and isinstance(module, Layer) and (kernel := compiled.row_kernel(module)) is not None:
+            module.fill(kernel)
 
 
 def unbind(model: nn.Module) -> None:

@@ -81,13 +81,23 @@ def build_model(plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Checkp
     Raises:
         PluginContractError: The constructor fails, or leaves a buffer on the meta device.
     """
+    model = build_module(plugin, config, checkpoint, dtype)
+    if not isinstance(model, Model):
+        raise PluginContractError(
+            f"{plugin.describe()}: {type(model).__qualname__} is no sdk.Model", plugin=plugin.describe()
+        )
+    return model
+
+
+def build_module(plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
+    """`build_model`, for components as well."""
     cls = plugin.load("model")
     options = _plugin_options(plugin, config.plugin_options)
     resolver = make_resolver(config.plugins)
     context = ModelContext(hf_config=checkpoint.hf_config, dtype=dtype, options=options, resolver=resolver)
     try:
         with _EmptyOnMeta():
-            model = cls(ctx=context)
+            model: nn.Module = cls(ctx=context)
     except EngineError:
         raise
     except Exception as e:
@@ -95,8 +105,6 @@ def build_model(plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Checkp
             f"{plugin.describe()}: building {cls.__qualname__} failed: {type(e).__name__}: {e}",
             plugin=plugin.describe(),
         ) from e
-    if not isinstance(model, Model):
-        raise PluginContractError(f"{plugin.describe()}: {cls.__qualname__} is no sdk.Model", plugin=plugin.describe())
     for name, buffer in model.named_buffers():
         if buffer.is_meta:
             raise PluginContractError(

@@ -66,8 +66,13 @@ class Runner:
         self._takes_mask = "is_multimodal" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan) -> StepResult:
-        """Compute a plan. A sequence whose own media fail is left out and reported; the others go on in the same step."""
+    def run(self, plan: StepPlan, *, every_row: bool = False) -> StepResult:
+        """Compute a plan. A sequence whose own media fail is left out and reported; the others go on in the same step.
+
+        Args:
+            plan: What the scheduler planned.
+            every_row: Return logits of all rows, in the order of `computed`, not only of those to sample.
+        """
         result = StepResult(failed=self._encode(plan))
         lost = {id(r) for r, _ in result.failed}
         result.computed = [s for s in plan if id(s.request) not in lost]
@@ -78,7 +83,9 @@ class Runner:
         try:
             hidden = self._forward(step)
             result.requests = [s.request for s in step.order if s.samples]
-            if result.requests:
+            if every_row:
+                result.computed, result.logits = step.order, self.model.compute_logits(hidden)
+            elif result.requests:
                 result.logits = self.model.compute_logits(hidden[step.sample_rows])
         finally:
             self.holder.current = None

@@ -49,6 +49,12 @@ class AttentionGroup:
         """Queries of each sequence, padding included."""
         return self.rows.shape[1]
 
+    @property
+    def lengths(self) -> Ints:
+        """`(sequences,)` keys that each sequence's first query sees, itself included."""
+        out: Ints = self.starts.numpy() + 1
+        return out
+
     def distances(self) -> Tensor:
         """`(sequences, queries, keys)`: key position minus query position."""
         device = self.starts.device
@@ -88,14 +94,14 @@ class StepTensors:
     lengths: Tensor
     groups: list[AttentionGroup]
     sample_rows: Tensor
-    _rotary: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _rotary: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def cos_sin(self, rotary: RotaryEmbedding, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The step's cosines and sines, `(tokens, rotary_dim / 2)`: computed once for all layers that share `rotary`."""
-        found = self._rotary.get(id(rotary))
+        found = self._rotary.get((id(rotary), dtype))
         if found is None:
             cos, sin = rotary.cos_sin(self.positions, self.lengths)
-            self._rotary[id(rotary)] = found = (cos.to(dtype), sin.to(dtype))
+            self._rotary[id(rotary), dtype] = found = (cos.to(dtype), sin.to(dtype))
         return found
 
 

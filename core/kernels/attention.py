@@ -3,6 +3,8 @@ encoders. The specification is `sdk.layers.attention_reference`."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,7 +12,10 @@ from torch.nn import functional as F
 from sdk.layers import Attention, EncoderAttention
 from sdk.layers.rotary import rotate
 
-from ..step import AttentionGroup, StepHolder
+from ..step import AttentionGroup, StepHolder, StepTensors
+
+if TYPE_CHECKING:
+    from .attention_compiled import CompiledAttention
 
 
 class PagedAttention:
@@ -20,20 +25,27 @@ class PagedAttention:
         layer: The layer, for its shape and options.
         keys, values: `(pages, page_size, kv_heads, head_dim)`, this layer's part of the pool.
         step: Where the running step is found.
+        compiled: The compiled kernels, where they can be used; plain torch serves otherwise.
     """
 
-    def __init__(self, layer: Attention, keys: Tensor, values: Tensor, step: StepHolder) -> None:
-        self.layer, self.keys, self.values, self.step = layer, keys, values, step
+    def __init__(
+        self,
+        layer: Attention,
+        keys: Tensor,
+        values: Tensor,
+        step: StepHolder,
+        compiled: CompiledAttention | None = None,
+    ) -> None:
+        self.layer, self.keys, self.values, self.step, self.compiled = layer, keys, values, step, compiled
         self.group = layer.num_heads // layer.num_kv_heads
         self.plain = layer.logit_softcap is None and layer.sinks is None and layer.alibi_slopes is None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Tensor:
         step = self.step.tensors
-        if self.layer.rotary is not None:
-            cos, sin = step.cos_sin(self.layer.rotary, q.dtype)
-            q, k = (rotate(x, cos, sin, self.layer.rotary.interleaved) for x in (q, k))
-        self.keys.flatten(0, 1).index_copy_(0, step.cache_slots, k)
-        self.values.flatten(0, 1).index_copy_(0, step.cache_slots, v)
+        if self.compiled is not None and self.compiled.reads(q, k, v):
+            q, k = self.compiled.rotate_and_write(step, q, k, v)
+        else:
+            q, k = self._rotate_and_write(step, q, k, v)
         if len(step.groups) == 1 and step.groups[0].real is None:
             return self._attend(step.groups[0], q, k, v).flatten(0, 1)
         out = q.new_empty(q.shape[0], self.layer.num_heads * self.layer.head_dim)
@@ -41,6 +53,20 @@ class PagedAttention:
             result = self._attend(group, q, k, v).flatten(0, 1)
             out[group.first : group.last] = result if group.real is None else result[group.real]
         return out
+
+    def _rotate_and_write(self, step: StepTensors, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        rotary = self.layer.rotary
+        if rotary is not None:
+            cos, sin = step.cos_sin(rotary, q.dtype)
+            q, k = rotate(q, cos, sin, rotary.interleaved), rotate(k, cos, sin, rotary.interleaved)
+        self.keys.flatten(0, 1).index_copy_(0, step.cache_slots, k)
+        self.values.flatten(0, 1).index_copy_(0, step.cache_slots, v)
+        return q, k
+
+    def _gather(self, pool: Tensor, group: AttentionGroup) -> Tensor:
+        """The group's pages end to end: `(sequences, keys, kv_heads, head_dim)`."""
+        pages = pool.flatten(1).index_select(0, group.pages.flatten())  # several times as fast as pool[pages]
+        return pages.view(len(group.pages), -1, *pool.shape[2:])
 
     def _attend(self, group: AttentionGroup, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of one group: `(sequences, queries, heads * head_dim)`."""
@@ -51,9 +77,12 @@ class PagedAttention:
             q = q[group.rows]
             if group.fresh:
                 k, v = k[group.rows], v[group.rows]
+        decodes = self.plain and group.num_queries == 1
+        if decodes and self.compiled is not None and self.compiled.reads(q):
+            return self.compiled.decode(group, q)
         if not group.fresh:
-            k, v = self.keys[group.pages].flatten(1, 2), self.values[group.pages].flatten(1, 2)
-        if self.plain and group.num_queries == 1:
+            k, v = self._gather(self.keys, group), self._gather(self.values, group)
+        if decodes:
             return self._decode(group, q, k, v)
         window = self.layer.sliding_window
         k, v = (x.repeat_interleave(self.group, dim=2) if self.group > 1 else x for x in (k, v))

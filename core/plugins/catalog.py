@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.errors import PluginError
@@ -58,6 +59,7 @@ class Catalog:
         self._loader: Loader | None = None
         self._records: dict[_PluginKey, tuple[list[Architecture], list[str]]] = {}
         self._failures: dict[_PluginKey, PluginError] = {}
+        self._broken_parts: dict[tuple[str, str], PluginError] = {}
         self._resolved: dict[tuple[str, str], ResolvedPlugin] = {}
         self._told = False
 
@@ -75,13 +77,23 @@ class Catalog:
                 cls._cache[key] = cls(scan(allowed=allow_list()))
             return cls._cache[key]
 
+    @classmethod
+    def of(cls, *folders: Path, allowed: frozenset[str] | None = None) -> Catalog:
+        """The catalog of these folders and of nothing else that is installed; they must be on `sys.path` to be loaded.
+
+        Args:
+            folders: Folders that hold metadata, first come first, as on a path.
+            allowed: Normalised names of the distributions that may be used; `None`: all.
+        """
+        return cls(scan(folders, allowed))
+
     def claims(self) -> list[Claim]:
         """Every claim, also those that cannot be used."""
         return list(self._claims)
 
     def plugins(self) -> list[PluginStatus]:
         """One line for each distribution: what metadata proves, and what has failed in this process so far."""
-        failures = {distribution: error for (distribution, _), error in self._failures.items()}
+        failures = {distribution: error for (distribution, _), error in (self._failures | self._broken_parts).items()}
         return statuses(self._claims, failures)
 
     def decide(self, architecture: str, *, pins: Pins | None = None) -> Decision:
@@ -171,6 +183,10 @@ class Catalog:
         from .resolved import ResolvedPlugin, in_process_claim, overlaid
 
         registration = registered().get(architecture)
+        if claim is not None and registration is not None and "model" in registration.parts:
+            registration = None  # the user chose the installed plugin instead of what was registered by hand
+        if claim is not None and (claim.key, claim.name) in self._broken_parts:
+            raise self._broken_parts[claim.key, claim.name].with_traceback(None)
         key = (architecture, claim.key if claim is not None else "")
         known = self._resolved.get(key)
         if known is not None and known.registration is registration:
@@ -205,12 +221,10 @@ class Catalog:
         return self._records[key]
 
     def _quarantine(self, claim: Claim, part: str, error: PluginError) -> None:
-        """A part could not be imported: from now on, its plugin's architectures raise this error."""
-        if part in _EXTRA_PARTS:
-            return
-        with self._lock:
-            self._failures[claim.key, claim.module] = error
-            self._resolved = {key: plugin for key, plugin in self._resolved.items() if key[1] != claim.key}
+        """A part could not be imported: from now on, its architecture raises this error; its plugin's others go on."""
+        if part not in _EXTRA_PARTS:
+            with self._lock:
+                self._broken_parts[claim.key, claim.name] = error
 
     def _only_match(self, model_type: str, role: str, pins: Pins) -> tuple[Claim, Architecture]:
         """The one plugin that answers a model_type in a role; those that may are loaded to learn the role."""

@@ -92,18 +92,17 @@ def allow_list() -> frozenset[str] | None:
     return None if value is None else frozenset(normalised(item) for item in value.split(",") if item.strip())
 
 
-def scan(
-    distributions: Iterable[importlib_metadata.Distribution] | None = None, allowed: frozenset[str] | None = None
-) -> Scan:
+def scan(folders: Iterable[Path] | None = None, allowed: frozenset[str] | None = None) -> Scan:
     """Read the claims of all distributions, first on the path first, as imports do.
 
     Args:
-        distributions: Where to look; by default, everything on `sys.path`.
+        folders: Where to look; by default, everything on `sys.path`.
         allowed: Normalised names of the distributions that may be used; `None`: all.
     """
     found: dict[str, tuple[Claim, ...]] = {}
     notes: list[str] = []
-    for distribution in importlib_metadata.Distribution.discover() if distributions is None else distributions:
+    where = {} if folders is None else {"path": [str(folder) for folder in folders]}
+    for distribution in importlib_metadata.Distribution.discover(**where):
         claims = read_claims(distribution)
         if not claims:
             continue
@@ -115,7 +114,7 @@ def scan(
             )
     if allowed is not None:
         found = {key: claims if key in allowed else _disabled(claims) for key, claims in found.items()}
-        notes += [f"{ALLOW_LIST} names {name!r}, which is not installed" for name in sorted(allowed - set(found))]
+        notes += [f"{ALLOW_LIST} names {name!r}, which is no installed plugin" for name in sorted(allowed - set(found))]
     everything = [claim for claims in found.values() for claim in claims]
     return Scan(tuple(sorted(everything, key=lambda claim: (claim.key, claim.kind, claim.name))), tuple(notes))
 

@@ -1,1 +1,39 @@
-"""What plugin authors test with: tiny checkpoints, the reference runner, the conformance kit."""
+"""What plugin authors test with: tiny checkpoints, the reference runner, the conformance kit. Loads nothing by itself.
+
+law.py        a law and the result of checking it     levels/    the laws, one file a level
+subject.py    what is checked: one architecture       suite.py   runs laws, each once, those it needs first
+runtime.py    the engine, as the kit sees it          conformance.py   the same under pytest
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._lazy import attach
+
+__getattr__, __dir__, _names = attach(
+    __name__,
+    {
+        "Conformance": "conformance",
+        "Law": "law",
+        "LawResult": "law",
+        "Runtime": "runtime",
+        "Suite": "suite",
+        "find_runtime": "runtime",
+        "reference": "reference",
+        "tiny": "tiny",
+        "verify": "suite",
+    },
+)
+__all__ = _names
+
+if TYPE_CHECKING:
+    from . import reference as reference
+    from . import tiny as tiny
+    from .conformance import Conformance as Conformance
+    from .law import Law as Law
+    from .law import LawResult as LawResult
+    from .runtime import Runtime as Runtime
+    from .runtime import find_runtime as find_runtime
+    from .suite import Suite as Suite
+    from .suite import verify as verify

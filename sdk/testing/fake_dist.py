@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib
 import json
 import re
 import textwrap
@@ -56,6 +57,63 @@ def write_distribution(
     record = [_record_line(folder, path) for path in written]
     _write(folder, f"{info}/RECORD", "\n".join([*record, f"{info}/RECORD,,", ""]))
     return folder / info
+
+
+class FakeSite:
+    """A folder that stands for site-packages, into which whole plugins are installed by a line each."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+
+    def install(
+        self,
+        name: str,
+        *architectures: str,
+        version: str = "0.1.0",
+        group: str = "engine.v1",
+        model_types: tuple[str, ...] = (),
+        requires: Sequence[str] = ("engine-plugin-sdk>=0.1,<0.2",),
+        source: str | None = None,
+        imports: str = "",
+        files: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        editable: bool = False,
+        wheel: bool = True,
+        **fields: object,
+    ) -> str:
+        """Install a plugin whose model is an empty class.
+
+        Args:
+            name, version, requires, editable, wheel: As in `write_distribution`.
+            architectures: What its metadata claims and its hook returns.
+            group: The entry-point group.
+            model_types: What it claims and returns as well.
+            source: The plugin module's text, in the place of a sound one.
+            imports: What a sound one does first.
+            files: Further files, relative to its package.
+            folder: Another place than this one.
+            **fields: Further fields of every record.
+
+        Returns:
+            The name of its package.
+        """
+        package = re.sub(r"[-_.]+", "_", name).lower()
+        module = f"{package}.plugin"
+        given = {"model": f"{package}.model:Model", **({"model_types": model_types} if model_types else {}), **fields}
+        points = {group: dict.fromkeys(architectures, module)}
+        if model_types:
+            points[f"{group}.model_types"] = dict.fromkeys(model_types, module)
+        content = {
+            "plugin.py": plugin_source(*architectures, imports=imports, **given) if source is None else source,
+            "model.py": "class Model:\n    pass\n",
+            **(files or {}),
+        }
+        texts = {f"{package}/{path}": text for path, text in content.items()}
+        place = folder or self.folder
+        write_distribution(place, name, version, points, texts, requires, editable=editable, wheel=wheel)
+        importlib.invalidate_caches()
+        return package
 
 
 def plugin_source(*architectures: str, imports: str = "", **fields: object) -> str:

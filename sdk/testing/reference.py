@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..context import ModelContext, Resolver
 from ..errors import PluginMissingError, WeightsError
-from ..interfaces import Model
+from ..interfaces import Encoder, Model
 from ..multimodal.fields import join_items
 from ..multimodal.info import InputProcessingContext
 from ..multimodal.processor import BaseMultiModalProcessor, ProcessedItem, ProcessedPrompt
 from ..spec import Architecture, Role
-from ..weights import load_weights_report, raise_for_missing, raise_for_unexpected
+from ..weights import LoadReport, load_weights_report, raise_for_missing, raise_for_unexpected
 
 
 def load_target(target: str) -> Any:
@@ -68,18 +68,32 @@ def read_safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, tensors.get_tensor(name)
 
 
-def fill(module: torch.nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None:
+def fill(module: torch.nn.Module, weights: Iterable[tuple[str, Tensor]]) -> LoadReport:
     """Fill a model or an encoder; every parameter and every tensor of the checkpoint must find its counterpart."""
     offered: list[str] = []
+    own = getattr(type(module), "load_weights", None)
 
     def noted() -> Iterator[tuple[str, Tensor]]:
         for name, tensor in weights:
             offered.append(name)
             yield name, tensor
 
-    report = load_weights_report(module, noted())
+    if own in (None, Model.load_weights, Encoder.load_weights):
+        report = load_weights_report(module, noted())
+    else:
+        report = LoadReport(filled=set(own(module, noted()) or ()))
     raise_for_unexpected(module, report.unexpected)
     raise_for_missing(module, report.filled, offered)
+    return report
+
+
+def build_reference(model_class: Any, context: ModelContext) -> Any:
+    """Build a model or an encoder with parameters of the context's dtype, not filled yet."""
+    model = model_class(ctx=context)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(context.dtype)
+    return model.eval().requires_grad_(False)
 
 
 def load_reference(folder: Path, records: Sequence[Architecture], *, dtype: torch.dtype = torch.float32) -> Any:
@@ -97,11 +111,9 @@ def load_reference(folder: Path, records: Sequence[Architecture], *, dtype: torc
 
     config = AutoConfig.from_pretrained(folder)
     context = ModelContext(hf_config=config, dtype=dtype, resolver=resolver_for(records))
-    model = load_target(find_record(records, config).model)(ctx=context)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+    model = build_reference(load_target(find_record(records, config).model), context)
     fill(model, read_safetensors(folder))
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def load_hf(folder: Path) -> Any:

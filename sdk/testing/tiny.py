@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+TinyFunction = TypeVar("TinyFunction", bound=Callable[[int, Path], None])
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 """Ids 0 to 3 of every tiny tokenizer."""
 
@@ -122,3 +124,21 @@ def save_tiny(
         path = folder / "generation_config.json"
         values = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**values, **generation_config}, indent=2) + "\n")
+
+
+def also_spelled(**spellings: Callable[[str], str]) -> Callable[[TinyFunction], TinyFunction]:
+    """Say in which other ways published checkpoints spell the tensors' names; `verify` loads the tiny one in each.
+
+    Args:
+        **spellings: What to call the spelling → function from a name, as `save_tiny` writes it, to the other name.
+
+    Example:
+        >>> @also_spelled(before_4_52=lambda name: name.removeprefix("model."))
+        ... def tiny(seed: int, folder: Path) -> None: ...
+    """
+
+    def mark(function: TinyFunction) -> TinyFunction:
+        function.spellings = spellings  # type: ignore[attr-defined]
+        return function
+
+    return mark

@@ -579,7 +579,7 @@ def teach_answers(
     """Then all of it: questions and answers, with a little of the tower's own lessons. Saves a running average."""
     tower = tower_parameters(learner)
     known = {id(p) for p in tower}
-    descent = Descent([([p for p in learner.parameters() if id(p) not in known], 1.5e-3), (tower, 5e-4)], minutes)
+    descent = Descent([([p for p in learner.parameters() if id(p) not in known], 1.5e-3), (tower, 3e-4)], minutes)
     average = {k: v.clone() for k, v in learner.model.state_dict().items()}
     data = DataLoader(Pictures(tokenizer, batch_size, seed), batch_size=None, num_workers=1, prefetch_factor=6)
     log = saved = time.monotonic()

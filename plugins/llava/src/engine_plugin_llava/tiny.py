@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from sdk.testing.tiny import save_tiny, tiny_tokenizer
+from sdk.testing.tiny import also_spelled, save_tiny, tiny_tokenizer
 
 
+def published(name: str) -> str:
+    """Names of the published LLaVA 1.5 checkpoints, whose tower stands in a `vision_model`."""
+    return re.sub(r"^vision_tower\.", "vision_tower.vision_model.", name)
+
+
+def under_model(name: str) -> str:
+    """Names that transformers 4.52 and later write: everything but the head under `model`."""
+    if name.startswith("language_model.lm_head."):
+        return name.removeprefix("language_model.")
+    return "model." + re.sub(r"^language_model\.model\.", "language_model.", name)
+
+
+@also_spelled(published=published, under_model=under_model)
 def llava(seed: int, folder: Path) -> None:
     """Llama under CLIP: two layers each, pictures of 32 by 32 pixels in 16 patches."""
     from transformers import (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdk.testing.tiny import save_tiny
+from sdk.testing.tiny import also_spelled, save_tiny
 
 
+@also_spelled(before_transformers_5=lambda name: f"vision_model.{name}")
 def clip(seed: int, folder: Path) -> None:
     """Three layers over pictures of 32 by 32 pixels in 16 patches."""
     from transformers import CLIPVisionConfig, CLIPVisionModel

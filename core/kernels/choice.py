@@ -1,0 +1,61 @@
+"""Which kernels a model gets: the one place that looks at the machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sdk.layers import ActivationAndMul, Attention, Layer, RMSNorm
+
+if TYPE_CHECKING:
+    from .attention_compiled import CompiledAttention
+
+logger = logging.getLogger(__name__)
+
+SWITCH = "ENGINE_COMPILED_KERNELS"
+"""`0` in the environment: plain torch everywhere, to tell a kernel's fault from a model's."""
+
+
+class CompiledKernels:
+    """The numba kernels, for models of one dtype on a CPU."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        from .compiled import prepare_threads
+
+        prepare_threads()
+        self.dtype = dtype
+
+    def attention(self, layer: Attention, keys: Tensor, values: Tensor) -> CompiledAttention | None:
+        """The compiled parts of a layer's attention, where they know what it asks for."""
+        from .attention_compiled import CompiledAttention
+
+        return CompiledAttention(layer, keys, values) if CompiledAttention.can_serve(layer) else None
+
+    def row_kernel(self, layer: Layer) -> Any:
+        """A compiled form of a row-wise layer, or None."""
+        from .rows import CompiledRMSNorm, CompiledSiluAndMul
+
+        if isinstance(layer, RMSNorm) and layer.weight.dtype == self.dtype:
+            return CompiledRMSNorm(layer)
+        if isinstance(layer, ActivationAndMul) and layer.name in ("silu", "swish"):
+            return CompiledSiluAndMul(layer, self.dtype)
+        return None
+
+
+def compiled_kernels(sample: Tensor) -> CompiledKernels | None:
+    """The compiled kernels where they can be used: on a CPU, in bfloat16 or float32, with numba at hand."""
+    if (
+        sample.device.type != "cpu"
+        or sample.dtype not in (torch.bfloat16, torch.float32)
+        or os.environ.get(SWITCH) == "0"
+    ):
+        return None
+    try:
+        return CompiledKernels(sample.dtype)
+    except ImportError as e:
+        logger.warning("numba is not at hand (%s): attention and norms run in plain torch, which is slower", e)
+        return None

@@ -1,0 +1,139 @@
+"""What the numba kernels share: guards, thread pool, and pointers, with bfloat16 as 16-bit words.
+
+numba knows no bfloat16, so such tensors are read as uint16 and widened by a shift. Kernels take addresses, because making a numpy array of a
+tensor costs more than a small kernel. Everything accumulates in float32.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def _one_thread_pool() -> None:
+    """Let numba find the OpenMP library that torch brings, before it looks for the system's: two pools would fight."""
+    for library in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*")):
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+_one_thread_pool()
+
+import numba  # noqa: E402
+from numba import types  # noqa: E402
+from numba.extending import intrinsic, overload  # noqa: E402
+
+KINDS = {torch.bfloat16: np.uint16, torch.float32: np.float32}
+"""dtypes that the kernels read, and as what."""
+# Sums may be reordered; NaN and infinity keep their meaning.
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile for parallel execution, cached on disk."""
+    return numba.njit(function, parallel=True, fastmath=FAST, cache=True, nogil=True, error_model="numpy")
+
+
+def prepare_threads() -> None:
+    """Use as many threads as torch does."""
+    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+
+
+def kind_of(dtype: torch.dtype) -> Any:
+    """An empty array whose dtype tells a kernel what the addresses point at."""
+    return np.empty(0, dtype=KINDS[dtype])
+
+
+def supports(*tensors: Tensor) -> bool:
+    """Whether the kernels can read these tensors: on a CPU, of one known dtype, rows contiguous."""
+    first = tensors[0].dtype
+    return first in KINDS and all(t.dtype == first and t.device.type == "cpu" and t.stride(-1) == 1 for t in tensors)
+
+
+@intrinsic
+def at(context: Any, address: Any, kind: Any) -> Any:
+    """In a kernel: an address as a pointer to elements of `kind`'s dtype. Pointers, not arrays: numba lets an array's index be
+    negative, and the check keeps loops from being vectorised."""
+    signature = types.CPointer(kind.dtype)(address, kind)
+
+    def codegen(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ctx.get_value_type(sig.return_type))
+
+    return signature, codegen
+
+
+@intrinsic
+def _bits_to_float(context: Any, bits: Any) -> Any:
+    def codegen(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ctx.get_value_type(types.float32))
+
+    return types.float32(types.uint32), codegen
+
+
+@intrinsic
+def _float_to_bits(context: Any, value: Any) -> Any:
+    def codegen(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ctx.get_value_type(types.uint32))
+
+    return types.uint32(types.float32), codegen
+
+
+def load(array: Any, i: int) -> float:
+    """In a kernel: element `i` as float32."""
+    return 0.0
+
+
+@overload(load, strict=False)
+def _load(array: Any, i: Any) -> Any:
+    if array.dtype == types.uint16:
+        return lambda array, i: _bits_to_float(np.uint32(array[i]) << np.uint32(16))
+    return lambda array, i: array[i]
+
+
+def store(array: Any, i: int, value: float) -> None:
+    """In a kernel: put a float32, rounded to the nearest even where the array is bfloat16."""
+
+
+@overload(store, strict=False)
+def _store(array: Any, i: Any, value: Any) -> Any:
+    if array.dtype == types.uint16:
+
+        def narrow(array: Any, i: Any, value: Any) -> None:
+            bits = _float_to_bits(np.float32(value))
+            if value != value:
+                array[i] = np.uint16(0x7FC0)
+            else:
+                array[i] = np.uint16(
+                    (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+                )
+
+        return narrow
+
+    def plain(array: Any, i: Any, value: Any) -> None:
+        array[i] = value
+
+    return plain
+
+
+@numba.njit(fastmath=FAST, error_model="numpy")
+def exp(x: float) -> float:
+    """In a kernel: e to the x for float32 in a form that the compiler vectorises; relative error below 2e-7.
+
+    2 to the integer part by bits, the rest by a polynomial (Cephes, Moshier 1984).
+    """
+    x = min(max(np.float32(x), np.float32(-87.0)), np.float32(88.0))
+    n = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * r * r + r + np.float32(1.0)
+    return p * _bits_to_float(np.uint32(np.int32(n) + np.int32(127)) << np.uint32(23))

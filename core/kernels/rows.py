@@ -1,0 +1,56 @@
+"""Row-wise layers on a CPU, compiled: RMSNorm with its residual, and gated activation. The specifications are in `sdk.layers`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sdk.layers import RMSNorm
+
+from ._rows import rms_norm, silu_and_mul
+from .compiled import kind_of, supports
+
+
+class CompiledRMSNorm:
+    """Fills one `sdk.layers.RMSNorm`; inputs it cannot read go to the reference."""
+
+    def __init__(self, layer: RMSNorm) -> None:
+        self.layer, self.kind = layer, kind_of(layer.weight.dtype)
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        layer, rows = self.layer, x.shape[0]
+        readable = x.ndim == 2 and supports(x, layer.weight)
+        if not readable or (residual is not None and not (residual.is_contiguous() and supports(residual, x))):
+            return layer.reference(x, residual)
+        out = torch.empty(x.shape, dtype=x.dtype)
+        total = torch.empty_like(out) if residual is not None else None
+        rms_norm(
+            x.data_ptr(),
+            x.stride(0),
+            residual.data_ptr() if residual is not None else 0,
+            layer.weight.data_ptr(),
+            out.data_ptr(),
+            total.data_ptr() if total is not None else 0,
+            rows,
+            layer.hidden_size,
+            layer.eps,
+            layer.offset,
+            self.kind,
+        )
+        return out if total is None else (out, total)
+
+
+class CompiledSiluAndMul:
+    """Fills one `sdk.layers.SiluAndMul`-like layer; inputs it cannot read go to `reference`."""
+
+    def __init__(self, layer: torch.nn.Module, dtype: torch.dtype) -> None:
+        self.layer, self.kind = layer, kind_of(dtype)
+
+    def __call__(self, gate: Tensor, up: Tensor) -> Tensor:
+        if gate.ndim != 2 or gate.stride() != up.stride() or not supports(gate, up):
+            out: Tensor = self.layer.reference(gate, up)  # type: ignore[operator]
+            return out
+        rows, n = gate.shape
+        made = torch.empty(rows, n, dtype=gate.dtype)
+        silu_and_mul(gate.data_ptr(), up.data_ptr(), gate.stride(0), made.data_ptr(), rows, n, self.kind)
+        return made

@@ -1,0 +1,152 @@
+"""`CoreRuntime`: this engine, as the SDK's conformance kit drives it (entry point group `engine.v1.runtime`)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdk.context import ModelContext
+from sdk.multimodal.processor import ProcessedPrompt
+from sdk.spec import Role
+from sdk.testing.runtime import Metadata, Prompt
+
+from .checkpoint import Checkpoint
+from .config import EngineConfig
+from .errors import PluginMissingError
+from .llm import LLM
+from .loader import build_module, make_resolver
+from .plugins import Catalog, Claim, ResolvedPlugin
+from .plugins.requirements import normalised
+from .request import Request
+from .sampling import SamplingParams
+
+OPTIONS: dict[str, Any] = {
+    "dtype": "float32",
+    "device": "cpu",
+    "block_size": 16,
+    "max_num_seqs": 8,
+    "disable_progress": True,
+}
+"""How the kit opens a checkpoint: exact, and with pages that its prompts outgrow."""
+
+
+class CoreRuntime:
+    """Finds plugins in the catalog and runs models in `core.LLM`.
+
+    Args:
+        pins: Architecture → distribution, where two claim one.
+    """
+
+    def __init__(self, pins: Mapping[str, str] | None = None) -> None:
+        self.pins = dict(pins or {})
+
+    def architectures(self, name: str) -> list[str]:
+        """See `sdk.testing.Runtime`."""
+        claims = [claim for claim in Catalog.installed().claims() if claim.kind == "architecture"]
+        known = {normalised(name), f"engine-plugin-{normalised(name)}"}
+        of_distribution = sorted({claim.name for claim in claims if claim.key in known and not claim.is_fallback})
+        if of_distribution:
+            return of_distribution
+        decision = Catalog.installed().decide(name, pins=self.pins)
+        if isinstance(decision.error, PluginMissingError):
+            raise decision.error
+        return [name]
+
+    def metadata(self, architecture: str) -> Metadata | None:
+        """See `sdk.testing.Runtime`."""
+        chosen = Catalog.installed().decide(architecture, pins=self.pins).chosen or self._hidden(architecture)
+        if chosen is None:
+            return None
+        siblings = [
+            claim for claim in Catalog.installed().claims() if (claim.key, claim.module) == (chosen.key, chosen.module)
+        ]
+        return Metadata(
+            distribution=chosen.distribution,
+            version=chosen.version,
+            module=chosen.module,
+            architectures=frozenset(claim.name for claim in siblings if claim.kind == "architecture"),
+            model_types=frozenset(claim.name for claim in siblings if claim.kind == "model_type"),
+        )
+
+    def _hidden(self, architecture: str) -> Claim | None:
+        """The claim of a distribution where a part of the architecture was registered in this process as well."""
+        claims = [c for c in Catalog.installed().claims() if c.kind == "architecture" and c.name == architecture]
+        return claims[0] if len(claims) == 1 else None
+
+    def resolve(self, architecture: str) -> ResolvedPlugin:
+        """See `sdk.testing.Runtime`."""
+        return Catalog.installed().resolve(architecture, pins=self.pins)
+
+    def resolver(self) -> Callable[[Any, Role], tuple[Any, ModelContext]]:
+        """See `sdk.testing.Runtime`."""
+        return make_resolver(self.pins)
+
+    def build(self, folder: Path) -> nn.Module:
+        """See `sdk.testing.Runtime`."""
+        checkpoint = Checkpoint(folder, {})
+        config = EngineConfig.make(str(folder), {"plugins": self.pins})
+        return build_module(self.resolve(checkpoint.architecture), config, checkpoint, torch.float32)
+
+    def open(self, folder: Path) -> OpenModel:
+        """See `sdk.testing.Runtime`."""
+        return OpenModel(LLM(str(folder), plugins=self.pins, **OPTIONS))
+
+
+class OpenModel:
+    """A checkpoint in an engine."""
+
+    def __init__(self, llm: LLM) -> None:
+        self.llm = llm
+
+    def process(self, prompt: Prompt) -> ProcessedPrompt:
+        """See `sdk.testing.runtime.OpenModel`."""
+        return self.llm.engine.inputs.process(prompt).prompt
+
+    def generate(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[int]]:
+        """See `sdk.testing.runtime.OpenModel`."""
+        params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+        made = self.llm.generate(list(prompts), params, use_progress=False)
+        return [list(output.outputs[0].token_ids) for output in made]
+
+    def logits(self, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """See `sdk.testing.runtime.OpenModel`. The prompts are scheduled, paged and batched as any other."""
+        engine = self.llm.engine
+        requests = [_request(self.process(prompt)) for prompt in prompts]
+        rows: dict[str, list[Tensor]] = {request.request_id: [] for request in requests}
+        try:
+            for request in requests:
+                engine.add(request)
+            while any(request.num_computed < request.prompt_len for request in requests):
+                result = engine.runner.run(engine.scheduler.schedule(), every_row=True)
+                for _, error in result.failed:
+                    raise error
+                assert result.logits is not None
+                parts = torch.split(result.logits, [scheduled.count for scheduled in result.computed])
+                for scheduled, part in zip(result.computed, parts):
+                    rows[scheduled.request.request_id].append(part.float().cpu())
+                    scheduled.request.num_computed = scheduled.start + scheduled.count
+        finally:
+            engine.abort(rows)
+        return [torch.cat(rows[request.request_id]) for request in requests]
+
+    def close(self) -> None:
+        """See `sdk.testing.runtime.OpenModel`."""
+        self.llm.close()
+
+
+def _request(prompt: ProcessedPrompt) -> Request:
+    return Request(
+        request_id=uuid.uuid4().hex,
+        token_ids=list(prompt.prompt_token_ids),
+        prompt_len=len(prompt.prompt_token_ids),
+        params=SamplingParams(temperature=0.0),
+        max_tokens=1,
+        eos_token_ids=frozenset(),
+        seed=0,
+        items=prompt.items,
+    )

@@ -1,0 +1,33 @@
+"""The laws, one module a level."""
+
+from __future__ import annotations
+
+from ..law import Law
+from . import level0_static, level1_build, level2_processor, level4_parity
+
+TITLES = {
+    0: "static",
+    1: "build and weights",
+    2: "processor",
+    3: "dummy inputs are the worst case",
+    4: "parity with transformers",
+    5: "invariance",
+    6: "through HTTP with a real client",
+}
+"""Every level there will be."""
+
+LEVELS: dict[int, tuple[Law, ...]] = {
+    0: level0_static.LAWS,
+    1: level1_build.LAWS,
+    2: level2_processor.LAWS,
+    4: level4_parity.LAWS,
+}
+"""The levels there are."""
+
+
+def laws_up_to(level: int) -> list[Law]:
+    """The laws of all levels up to this one, in order."""
+    return [law for number, laws in LEVELS.items() if number <= level for law in laws]
+
+
+__all__ = ["LEVELS", "TITLES", "laws_up_to"]

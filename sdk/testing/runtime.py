@@ -1,0 +1,120 @@
+"""The engine, as the kit sees it: a small protocol that `core` provides under the entry point `engine.v1.runtime`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from .._api import ENTRY_POINT_GROUP
+from ..errors import PluginConflictError, PluginMissingError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..context import Resolver
+    from ..multimodal.processor import ProcessedPrompt
+    from ..spec import Architecture, Capabilities
+
+GROUP = f"{ENTRY_POINT_GROUP}.runtime"
+Prompt = str | Sequence[int] | Mapping[str, Any]
+"""Text, token ids, or a mapping with `prompt` or `prompt_token_ids` and `multi_modal_data`."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a plugin's distribution says of it, read without importing it.
+
+    Attributes:
+        distribution, version: The distribution.
+        module: The plugin module that the entry points name.
+        architectures, model_types: The names of the entry points.
+    """
+
+    distribution: str
+    version: str
+    module: str
+    architectures: frozenset[str]
+    model_types: frozenset[str]
+
+
+class Plugin(Protocol):
+    """The plugin that answers an architecture."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """Its record."""
+
+    def describe(self) -> str:
+        """Name and version."""
+
+    def has(self, part: str) -> bool:
+        """Whether it names a part; imports nothing."""
+
+    def load(self, part: str) -> Any:
+        """Import a part."""
+
+    def capabilities(self, config_view: Any) -> Capabilities:
+        """What the model can do, told from its config."""
+
+
+class OpenModel(Protocol):
+    """A checkpoint, loaded into an engine in float32."""
+
+    def process(self, prompt: Prompt) -> ProcessedPrompt:
+        """A prompt as the engine's front door makes it: ids and media items."""
+
+    def logits(self, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """Logits at every position of each prompt, `(tokens, vocab)`; all prompts in one batch."""
+
+    def generate(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[int]]:
+        """Greedy tokens of each prompt, exactly `max_tokens` of them: end tokens do not end anything."""
+
+    def close(self) -> None:
+        """Free it."""
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """What the kit needs of an engine."""
+
+    def architectures(self, name: str) -> list[str]:
+        """The architectures that a name stands for: its own, or all those of a distribution.
+
+        Raises:
+            PluginMissingError: Nothing installed bears the name.
+        """
+
+    def metadata(self, architecture: str) -> Metadata | None:
+        """What the metadata of the architecture's plugin says; None for one that was registered in this process."""
+
+    def resolve(self, architecture: str) -> Plugin:
+        """The plugin that answers an architecture."""
+
+    def resolver(self) -> Resolver:
+        """How `ctx.build` finds the parts of a model."""
+
+    def build(self, folder: Path) -> nn.Module:
+        """A checkpoint's model (or component) as the engine builds it, before its weights are loaded."""
+
+    def open(self, folder: Path) -> OpenModel:
+        """Load a checkpoint."""
+
+
+def find_runtime() -> Runtime:
+    """The installed runtime.
+
+    Raises:
+        PluginMissingError: None is installed.
+        PluginConflictError: Several are.
+    """
+    import importlib_metadata
+
+    found = {entry.value: entry for entry in importlib_metadata.entry_points(group=GROUP)}
+    if not found:
+        raise PluginMissingError(f"no engine is installed that the kit can drive: nothing provides {GROUP}")
+    if len(found) > 1:
+        raise PluginConflictError(f"{GROUP} is provided by {' and '.join(sorted(found))}; uninstall all but one")
+    runtime: Runtime = next(iter(found.values())).load()()
+    return runtime

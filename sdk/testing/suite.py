@@ -1,0 +1,140 @@
+"""Checks the laws about one architecture: each once, those that it needs first, and no law is lost in silence."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from .law import Broken, Law, LawResult, NotApplicable, Status
+from .levels import LEVELS, TITLES, laws_up_to
+from .runtime import Runtime, find_runtime
+from .subject import Subject
+
+
+class Report(NamedTuple):
+    """What was found about one architecture.
+
+    Attributes:
+        architecture, plugin: What was checked.
+        results: One for each law, by level.
+        absent: Levels that were asked for and that this version of the kit does not have; nothing was checked there.
+    """
+
+    architecture: str
+    plugin: str
+    results: tuple[LawResult, ...]
+    absent: tuple[int, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no law is broken."""
+        return all(result.status != "failed" for result in self.results)
+
+
+class Suite:
+    """The laws about one architecture and what is known of them so far; a context manager.
+
+    Args:
+        architecture: The HF architecture string.
+        runtime: The engine; by default, the installed one.
+    """
+
+    def __init__(self, architecture: str, runtime: Runtime | None = None) -> None:
+        self.subject = Subject(architecture, runtime or find_runtime())
+        self._results: dict[str, LawResult] = {}
+        self._laws = {law.id: law for laws in LEVELS.values() for law in laws}
+
+    def __enter__(self) -> Suite:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the model and remove the tiny checkpoint."""
+        self.subject.close()
+
+    def check(self, law_id: str) -> LawResult:
+        """Check one law, or tell what it gave before."""
+        if law_id not in self._results:
+            law = self._laws[law_id]
+            start = time.perf_counter()
+            self._results[law_id] = replace(self._check(law), docs=law.docs, seconds=time.perf_counter() - start)
+        return self._results[law_id]
+
+    def _check(self, law: Law) -> LawResult:
+        for needed in law.needs:
+            before = self.check(needed)
+            if before.status == "failed":
+                return _result(law, "skipped", f"not checked: it needs {needed}, which failed")
+            if before.status == "skipped":
+                return _result(law, "skipped", before.detail)
+        try:
+            return _result(law, "passed", law.check(self.subject))
+        except NotApplicable as reason:
+            return _result(law, "skipped", str(reason))
+        except Broken as broken:
+            return _result(law, "failed", broken.what, broken.smallest, broken.cause)
+        except Exception as error:
+            return _result(law, "failed", f"{type(error).__name__}: {error}", cause=_place(error))
+
+
+def verify(
+    architecture: str,
+    level: int = max(LEVELS),
+    *,
+    runtime: Runtime | None = None,
+    told: Callable[[LawResult], object] = id,
+) -> Report:
+    """Check every law up to a level.
+
+    Args:
+        architecture: The HF architecture string.
+        level: The highest level.
+        runtime: The engine; by default, the installed one.
+        told: Called with each result as it is known.
+    """
+    with Suite(architecture, runtime) as suite:
+        results = []
+        for law in laws_up_to(level):
+            results.append(suite.check(law.id))
+            told(results[-1])
+        absent = tuple(number for number in TITLES if number <= level and number not in LEVELS)
+        return Report(architecture, suite.subject.describe(), tuple(results), absent)
+
+
+def _result(law: Law, status: Status, detail: str, smallest: str = "", cause: str = "") -> LawResult:
+    return LawResult(law.id, law.level, law.statement, status, detail, smallest, cause)
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line of the plugin's own code among those that an exception passed."""
+    chain: list[BaseException] = []
+    known: BaseException | None = error
+    while known is not None and known not in chain:
+        chain.append(known)
+        known = known.__cause__
+    frames = [frame for e in reversed(chain) for frame in _frames(e) if _is_plugins(frame.filename)]
+    if not frames:
+        return ""
+    return f"raised below {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}"
+
+
+def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
+    yield from traceback.extract_tb(error.__traceback__)
+
+
+def _is_plugins(filename: str) -> bool:
+    """Whether a file is neither ours nor a library's."""
+    ours = Path(__file__).resolve().parents[2]
+    path = Path(filename)
+    inside = path.is_relative_to(ours / "sdk") or path.is_relative_to(ours / "core")
+    libraries = {"torch", "transformers", "tokenizers", "numpy", "PIL", "pluggy", "pydantic", "importlib"}
+    return not inside and not filename.startswith("<") and not libraries & set(path.parts)

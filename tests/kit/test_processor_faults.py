@@ -1,0 +1,92 @@
+"""Faults in a processor are caught at level 2, with the smallest prompt that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from engine_plugin_llava.processing import LlavaMultiModalProcessor, LlavaProcessingInfo
+
+from sdk.multimodal import MultiModalFieldConfig
+from sdk.testing import LawResult
+
+from .conftest import LLAVA
+
+Planted = Callable[..., LawResult]
+
+
+class OneTooMany(LlavaProcessingInfo):
+    def count_tokens(self, height: int, width: int) -> int:
+        return super().count_tokens(height, width) + 1
+
+
+class ChangesPictures(LlavaMultiModalProcessor):
+    def _call_hf_processor(self, prompt: str, mm_data: Any, mm_kwargs: Any, tok_kwargs: Any) -> Any:
+        for picture in mm_data["images"]:
+            picture.thumbnail((16, 16))
+        return super()._call_hf_processor(prompt, mm_data, mm_kwargs, tok_kwargs)
+
+
+class DropsTheLast(LlavaMultiModalProcessor):
+    def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Any) -> Any:
+        sizes = [1] * max(1, len(hf_inputs["pixel_values"]) - 1)
+        return {"pixel_values": MultiModalFieldConfig.flat_from_sizes("image", sizes)}
+
+
+class Centres(LlavaMultiModalProcessor):
+    def _call_hf_processor(self, prompt: str, mm_data: Any, mm_kwargs: Any, tok_kwargs: Any) -> Any:
+        out = super()._call_hf_processor(prompt, mm_data, mm_kwargs, tok_kwargs)
+        return {**out, "pixel_values": out["pixel_values"] - out["pixel_values"].mean()}
+
+
+class Doubles(LlavaMultiModalProcessor):
+    def _call_hf_processor(self, prompt: str, mm_data: Any, mm_kwargs: Any, tok_kwargs: Any) -> Any:
+        out = super()._call_hf_processor(prompt, mm_data, mm_kwargs, tok_kwargs)
+        return {**out, "pixel_values": out["pixel_values"] * 2}
+
+
+class Dithers(LlavaMultiModalProcessor):
+    def _call_hf_processor(self, prompt: str, mm_data: Any, mm_kwargs: Any, tok_kwargs: Any) -> Any:
+        out = super()._call_hf_processor(prompt, mm_data, mm_kwargs, tok_kwargs)
+        return {**out, "pixel_values": out["pixel_values"] + torch.rand(())}
+
+
+class AddsAToken(LlavaMultiModalProcessor):
+    def _apply_hf_processor_tokens_only(self, prompt_tokens: list[int]) -> list[int]:
+        return [*prompt_tokens, 7]
+
+
+@pytest.mark.parametrize(
+    ("law_id", "part", "value", "what", "smallest", "cause"),
+    [
+        ("L2.ids-equal-hf", "info", OneTooMany, "17 placeholder tokens where HF's processor writes 16", "'<image>' with", "_get_prompt_updates"),
+        ("L2.placeholder-rows", "info", OneTooMany, "gives it 16 rows", "'<image>' with", "_get_prompt_updates"),
+        ("L2.not-mutated", "processor", ChangesPictures, "the media changed", "'<image>' with", "work on a copy"),
+        ("L2.items-independent", "processor", DropsTheLast, "2 image items went in and 1 came out", "'<image><image>' with", "the fields"),
+        ("L2.items-independent", "processor", Centres, "pixel_values of item 0 differs", "'<image><image>' with", "padding or resizing"),
+        ("L2.tensors-equal-hf", "processor", Doubles, "pixel_values of item 0 is not", "'<image>' with", "_call_hf_processor"),
+        ("L2.repeatable", "processor", Dithers, "pixel_values of item 0 differs", "'<image>' with", "randomness"),
+        ("L2.ids-equal-hf", "processor", AddsAToken, "the text around the media differs", "''", "_apply_hf_processor_tokens_only"),
+        ("L2.text-ids", "processor", AddsAToken, "where HF's tokenizer gives", "''", "_apply_hf_processor_tokens_only"),
+    ],
+)  # fmt: skip
+def test_a_processor_that_breaks_a_law_is_shown_the_smallest_prompt(
+    planted: Planted, law_id: str, part: str, value: type, what: str, smallest: str, cause: str
+) -> None:
+    result = planted(law_id, LLAVA, part, value)
+    assert result.status == "failed"
+    assert what in result.detail
+    assert result.smallest.startswith(smallest)
+    assert cause in result.cause
+
+
+def test_a_model_without_its_processor_is_told_that_it_takes_media(planted: Planted) -> None:
+    from engine_plugin_llava.model import LlavaForConditionalGeneration
+
+    result = planted(
+        "L1.parts", LLAVA, "model", LlavaForConditionalGeneration, processor=None, info=None, dummy_inputs=None
+    )
+    assert result.status == "failed"
+    assert "names no processor, but its model implements SupportsMultiModal" in result.detail
