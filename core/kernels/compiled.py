@@ -1,7 +1,7 @@
-"""What the numba kernels share: guards, thread pool, and pointers, with bfloat16 as 16-bit words.
+"""What the numba kernels share: guards, the thread pool, and pointers to float32 or bfloat16.
 
-numba knows no bfloat16, so such tensors are read as uint16 and widened by a shift. Kernels take addresses, because making a numpy array of a
-tensor costs more than a small kernel. Everything accumulates in float32.
+numba knows no bfloat16, so such tensors are read as 16-bit words and widened by a shift. Kernels take addresses, because
+making a numpy array of a tensor costs more than a small kernel. Everything accumulates in float32.
 """
 
 from __future__ import annotations

@@ -117,11 +117,17 @@ def load_reference(folder: Path, records: Sequence[Architecture], *, dtype: torc
 
 
 def load_hf(folder: Path) -> Any:
-    """The same checkpoint in transformers: float32, eager attention."""
+    """The same checkpoint in transformers: float32, eager attention.
+
+    An architecture that transformers does not know by name is loaded by its `model_type`.
+    """
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder)
-    cls = getattr(transformers, config.architectures[0])
+    cls = getattr(transformers, config.architectures[0], None)
+    if cls is None:
+        mappings = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText, transformers.AutoModel)
+        cls = next((m for m in mappings if type(config) in m._model_mapping), transformers.AutoModel)
     return cls.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
 
 

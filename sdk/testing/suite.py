@@ -74,7 +74,7 @@ class Suite:
             before = self.check(needed)
             if before.status == "failed":
                 return _result(law, "skipped", f"not checked: it needs {needed}, which failed")
-            if before.status == "skipped":
+            if before.status == "skipped":  # with the same reason: what does not apply, or the law that failed first
                 return _result(law, "skipped", before.detail)
         try:
             return _result(law, "passed", law.check(self.subject))

@@ -103,6 +103,7 @@ def save_tiny(
     tokenizer: Any = None,
     processor: Any = None,
     generation_config: dict[str, Any] | None = None,
+    architecture: str | None = None,
 ) -> None:
     """Randomise an HF model and write it as a checkpoint folder, in float32, the way HF itself writes one.
 
@@ -113,6 +114,7 @@ def save_tiny(
         tokenizer: Saved beside it.
         processor: Saved beside it, for a model that takes media; brings its own tokenizer.
         generation_config: Entries that replace those HF derives from the config.
+        architecture: What config.json shall name, where it is not the HF class.
     """
     randomize(model, seed)
     model.eval().save_pretrained(folder)
@@ -120,6 +122,9 @@ def save_tiny(
         tokenizer.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)
+    if architecture is not None:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": [architecture]}, indent=2) + "\n")
     if generation_config is not None:
         path = folder / "generation_config.json"
         values = json.loads(path.read_text()) if path.exists() else {}

@@ -30,7 +30,7 @@ LLAVA_PARTS = {
 def suite_with(architecture: str, part: str, value: Any, **fields: Any) -> Iterator[Suite]:
     """The laws about an architecture of which one part was replaced."""
     if part == "model":  # a model registered by hand comes with nothing of the installed plugin's
-        fields = ({"tiny": TINY[architecture]} if architecture in TINY else LLAVA_PARTS) | fields
+        fields = fields or ({"tiny": TINY[architecture]} if architecture in TINY else LLAVA_PARTS)
     registry.register(architecture, value, part=part, replace=True, **fields)
     try:
         with Suite(architecture) as suite:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from engine_plugin_llava.model import LlavaForConditionalGeneration
 from engine_plugin_llava.processing import LlavaMultiModalProcessor, LlavaProcessingInfo
 
 from sdk.multimodal import MultiModalFieldConfig
@@ -61,17 +62,52 @@ class AddsAToken(LlavaMultiModalProcessor):
 @pytest.mark.parametrize(
     ("law_id", "part", "value", "what", "smallest", "cause"),
     [
-        ("L2.ids-equal-hf", "info", OneTooMany, "17 placeholder tokens where HF's processor writes 16", "'<image>' with", "_get_prompt_updates"),
+        (
+            "L2.ids-equal-hf",
+            "info",
+            OneTooMany,
+            "17 placeholder tokens where HF's processor writes 16",
+            "'<image>' with",
+            "_get_prompt_updates",
+        ),
         ("L2.placeholder-rows", "info", OneTooMany, "gives it 16 rows", "'<image>' with", "_get_prompt_updates"),
         ("L2.not-mutated", "processor", ChangesPictures, "the media changed", "'<image>' with", "work on a copy"),
-        ("L2.items-independent", "processor", DropsTheLast, "2 image items went in and 1 came out", "'<image><image>' with", "the fields"),
-        ("L2.items-independent", "processor", Centres, "pixel_values of item 0 differs", "'<image><image>' with", "padding or resizing"),
-        ("L2.tensors-equal-hf", "processor", Doubles, "pixel_values of item 0 is not", "'<image>' with", "_call_hf_processor"),
+        (
+            "L2.items-independent",
+            "processor",
+            DropsTheLast,
+            "2 image items went in and 1 came out",
+            "'<image><image>' with",
+            "the fields",
+        ),
+        (
+            "L2.items-independent",
+            "processor",
+            Centres,
+            "pixel_values of item 0 differs",
+            "'<image><image>' with",
+            "padding or resizing",
+        ),
+        (
+            "L2.tensors-equal-hf",
+            "processor",
+            Doubles,
+            "pixel_values of item 0 is not",
+            "'<image>' with",
+            "_call_hf_processor",
+        ),
         ("L2.repeatable", "processor", Dithers, "pixel_values of item 0 differs", "'<image>' with", "randomness"),
-        ("L2.ids-equal-hf", "processor", AddsAToken, "the text around the media differs", "''", "_apply_hf_processor_tokens_only"),
+        (
+            "L2.ids-equal-hf",
+            "processor",
+            AddsAToken,
+            "the text around the media differs",
+            "''",
+            "_apply_hf_processor_tokens_only",
+        ),
         ("L2.text-ids", "processor", AddsAToken, "where HF's tokenizer gives", "''", "_apply_hf_processor_tokens_only"),
     ],
-)  # fmt: skip
+)
 def test_a_processor_that_breaks_a_law_is_shown_the_smallest_prompt(
     planted: Planted, law_id: str, part: str, value: type, what: str, smallest: str, cause: str
 ) -> None:
@@ -83,10 +119,7 @@ def test_a_processor_that_breaks_a_law_is_shown_the_smallest_prompt(
 
 
 def test_a_model_without_its_processor_is_told_that_it_takes_media(planted: Planted) -> None:
-    from engine_plugin_llava.model import LlavaForConditionalGeneration
-
-    result = planted(
-        "L1.parts", LLAVA, "model", LlavaForConditionalGeneration, processor=None, info=None, dummy_inputs=None
-    )
+    model = LlavaForConditionalGeneration
+    result = planted("L1.parts", LLAVA, "model", model, tiny="engine_plugin_llava.tiny:llava")
     assert result.status == "failed"
     assert "names no processor, but its model implements SupportsMultiModal" in result.detail

@@ -48,7 +48,7 @@ def _cause(what: str) -> str:
         return (
             "the fields: which tensor of the HF processor has one row an item, and which has several (flat_from_sizes)"
         )
-    if "placeholder tokens" in what:
+    if "where HF's processor writes" in what:
         return "_get_prompt_updates writes another number of tokens than HF's processor; see how that one counts"
     if "the text around" in what:
         return "_apply_hf_processor_tokens_only: what HF's processor adds to a prompt whether or not there are media"

@@ -158,7 +158,7 @@ def _media_law(subject: Subject, compute: Callable[[Sample], Tensor], cause: Cal
     samples = sorted(_media(subject), key=lambda sample: len(sample.items))
     for sample in samples:
         if wrong(sample)[0]:
-            least = smallest(sample, lambda s: bool(wrong(s)[0]), tries=30)
+            least = smallest(sample, lambda s: bool(wrong(s)[0]), tries=20)
             positions, what = wrong(least)
             raise Broken(
                 f"{what}; first at position {positions[0]}",
