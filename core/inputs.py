@@ -200,8 +200,8 @@ class InputProcessor:
                 e.plugin = self.plugin.describe()
                 raise
         self._check_embeddings(prompt)
-        if not prompt.prompt_token_ids:
-            raise InvalidRequestError("the prompt is empty: it has no tokens", param="prompt")
+        if not prompt.prompt_token_ids or (given == "" and not media):
+            raise InvalidRequestError("the prompt is empty", param="prompt")
         if len(prompt.prompt_token_ids) >= self.max_model_len:
             raise ContextLengthError(
                 f"the prompt has {len(prompt.prompt_token_ids)} tokens, but this engine's sequences hold {self.max_model_len} "

@@ -332,20 +332,18 @@ class LLM:
         )
 
     def _stream(self, jobs: Sequence[_Job], on_error: OnError) -> Iterator[RequestOutput]:
-        sent: dict[str, int] = {}
+        sent: dict[str, int | None] = {}
         for job in self._run(jobs, on_error):
             deltas = []
             for i, (request, text) in enumerate(zip(job.requests, job.texts)):
                 whole = self._completion(job, i)
                 start = sent.get(request.request_id, 0)
+                if start is None or (len(whole.token_ids) == start and not request.finished):
+                    continue  # it has ended before, or has nothing new
                 new = text.delta(finished=request.finished)
-                ended = request.finished and start >= 0
-                if not new and len(whole.token_ids) == start and not ended:
-                    continue
-                logprobs = whole.logprobs[start:] if whole.logprobs is not None and start >= 0 else None
-                tokens = whole.token_ids[start:] if start >= 0 else []
-                deltas.append(replace(whole, text=new, token_ids=tokens, logprobs=logprobs))
-                sent[request.request_id] = -1 if request.finished else len(whole.token_ids)
+                logprobs = whole.logprobs[start:] if whole.logprobs is not None else None
+                deltas.append(replace(whole, text=new, token_ids=whole.token_ids[start:], logprobs=logprobs))
+                sent[request.request_id] = None if request.finished else len(whole.token_ids)
             if deltas or job.output.error is not None:
                 yield replace(job.output, outputs=deltas)
 

@@ -50,6 +50,11 @@ class AttentionGroup:
         return self.rows.shape[1]
 
     @property
+    def num_keys(self) -> int:
+        """Keys that are read for each sequence, padding included."""
+        return self.pages.shape[1] * self.page_size
+
+    @property
     def lengths(self) -> Ints:
         """`(sequences,)` keys that each sequence's first query sees, itself included."""
         out: Ints = self.starts.numpy() + 1
@@ -58,7 +63,7 @@ class AttentionGroup:
     def distances(self) -> Tensor:
         """`(sequences, queries, keys)`: key position minus query position."""
         device = self.starts.device
-        keys = self.num_queries if self.fresh else self.pages.shape[1] * self.page_size
+        keys = self.num_queries if self.fresh else self.num_keys
         queries = self.starts[:, None] + torch.arange(self.num_queries, device=device)
         return torch.arange(keys, device=device) - queries[:, :, None]
 
@@ -96,8 +101,16 @@ class StepTensors:
     sample_rows: Tensor
     _rotary: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def cos_sin(self, rotary: RotaryEmbedding, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The step's cosines and sines, `(tokens, rotary_dim / 2)`: computed once for all layers that share `rotary`."""
+    def cos_sin(
+        self, rotary: RotaryEmbedding, dtype: torch.dtype, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, `(tokens, rotary_dim / 2)`: computed once a step for all layers that share `rotary`.
+
+        A model that gives its attention other positions than the step's gets those.
+        """
+        if positions is not None and positions is not self.positions:
+            cos, sin = rotary.cos_sin(positions, self.lengths)
+            return cos.to(dtype), sin.to(dtype)
         found = self._rotary.get((id(rotary), dtype))
         if found is None:
             cos, sin = rotary.cos_sin(self.positions, self.lengths)

@@ -43,9 +43,9 @@ class PagedAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Tensor:
         step = self.step.tensors
         if self.compiled is not None and self.compiled.reads(q, k, v):
-            q, k = self.compiled.rotate_and_write(step, q, k, v)
+            q, k = self.compiled.rotate_and_write(step, q, k, v, positions)
         else:
-            q, k = self._rotate_and_write(step, q, k, v)
+            q, k = self._rotate_and_write(step, q, k, v, positions)
         if len(step.groups) == 1 and step.groups[0].real is None:
             return self._attend(step.groups[0], q, k, v).flatten(0, 1)
         out = q.new_empty(q.shape[0], self.layer.num_heads * self.layer.head_dim)
@@ -54,10 +54,12 @@ class PagedAttention:
             out[group.first : group.last] = result if group.real is None else result[group.real]
         return out
 
-    def _rotate_and_write(self, step: StepTensors, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _rotate_and_write(
+        self, step: StepTensors, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         rotary = self.layer.rotary
         if rotary is not None:
-            cos, sin = step.cos_sin(rotary, q.dtype)
+            cos, sin = step.cos_sin(rotary, q.dtype, positions)
             q, k = rotate(q, cos, sin, rotary.interleaved), rotate(k, cos, sin, rotary.interleaved)
         self.keys.flatten(0, 1).index_copy_(0, step.cache_slots, k)
         self.values.flatten(0, 1).index_copy_(0, step.cache_slots, v)

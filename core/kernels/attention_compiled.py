@@ -35,14 +35,17 @@ class CompiledAttention:
         dtype, dim = self.keys.dtype, self.layer.head_dim
         return all(t.dtype == dtype and t.stride(-1) == 1 and t.stride(-2) == dim for t in tensors)
 
-    def rotate_and_write(self, step: StepTensors, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def rotate_and_write(
+        self, step: StepTensors, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Rotate q and k, write k and v to their pages; returns the rotated ones."""
         layer, half, cos, sin = self.layer, 0, None, None
         if layer.rotary is not None:
-            cos, sin = (x.contiguous() for x in step.cos_sin(layer.rotary, torch.float32))
+            cos, sin = (x.contiguous() for x in step.cos_sin(layer.rotary, torch.float32, positions))
             half = cos.shape[-1]
         q_out, k_out = torch.empty(q.shape, dtype=q.dtype), torch.empty(k.shape, dtype=k.dtype)
         rotary_and_write(
+            q.numel(),
             q.data_ptr(),
             q.stride(0),
             k.data_ptr(),
@@ -70,6 +73,7 @@ class CompiledAttention:
         layer = self.layer
         out = torch.empty(q.shape[0], 1, layer.num_heads * layer.head_dim, dtype=q.dtype)
         paged_decode(
+            q.numel() * group.num_keys,
             q.data_ptr(),
             q.stride(0),
             self.keys.data_ptr(),

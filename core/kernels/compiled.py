@@ -34,9 +34,27 @@ KINDS = {torch.bfloat16: np.uint16, torch.float32: np.float32}
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
-def kernel(function: Callable[..., Any]) -> Any:
-    """Compile for parallel execution, cached on disk."""
-    return numba.njit(function, parallel=True, fastmath=FAST, cache=True, nogil=True, error_model="numpy")
+GRAIN = 32_768
+"""Elements of work below which one thread does it: waking the others costs more, and much more when the machine is busy."""
+
+
+class Kernel:
+    """A kernel compiled twice, for one thread and for all, cached on disk; each form when it is first used."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        options: dict[str, Any] = {"fastmath": FAST, "cache": True, "nogil": True, "error_model": "numpy"}
+        self.serial = numba.njit(function, **options)
+        self.parallel = numba.njit(function, parallel=True, **options)
+        self.__doc__ = function.__doc__
+
+    def __call__(self, work: int, *args: Any) -> None:
+        """Run it; `work` is about how many elements it touches."""
+        (self.serial if work < GRAIN else self.parallel)(*args)
+
+
+def kernel(function: Callable[..., Any]) -> Kernel:
+    """Make a `Kernel` of a function whose outer loop is a `prange`."""
+    return Kernel(function)
 
 
 def prepare_threads() -> None:

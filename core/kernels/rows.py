@@ -25,6 +25,7 @@ class CompiledRMSNorm:
         out = torch.empty(x.shape, dtype=x.dtype)
         total = torch.empty_like(out) if residual is not None else None
         rms_norm(
+            x.numel(),
             x.data_ptr(),
             x.stride(0),
             residual.data_ptr() if residual is not None else 0,
@@ -52,5 +53,7 @@ class CompiledSiluAndMul:
             return out
         rows, n = gate.shape
         made = torch.empty(rows, n, dtype=gate.dtype)
-        silu_and_mul(gate.data_ptr(), up.data_ptr(), gate.stride(0), made.data_ptr(), rows, n, self.kind)
+        silu_and_mul(
+            gate.numel() * 4, gate.data_ptr(), up.data_ptr(), gate.stride(0), made.data_ptr(), rows, n, self.kind
+        )
         return made

@@ -27,9 +27,10 @@ class Conformance:
     level: ClassVar[int] = max(LEVELS)
 
     @pytest.fixture(scope="class")
-    def suite(self, request: pytest.FixtureRequest) -> Iterator[Suite]:
+    @classmethod
+    def suite(cls) -> Iterator[Suite]:
         """The laws about the architecture; shared, so that the checkpoint is made once."""
-        with Suite(request.cls.architecture) as suite:
+        with Suite(cls.architecture) as suite:
             yield suite
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:

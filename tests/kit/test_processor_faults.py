@@ -105,7 +105,14 @@ class AddsAToken(LlavaMultiModalProcessor):
             "''",
             "_apply_hf_processor_tokens_only",
         ),
-        ("L2.text-ids", "processor", AddsAToken, "where HF's tokenizer gives", "''", "_apply_hf_processor_tokens_only"),
+        (
+            "L2.text-ids",
+            "processor",
+            AddsAToken,
+            "where HF's tokenizer gives",
+            "'a'",
+            "_apply_hf_processor_tokens_only",
+        ),
     ],
 )
 def test_a_processor_that_breaks_a_law_is_shown_the_smallest_prompt(
