@@ -256,7 +256,7 @@ class LLM:
             for job in jobs:
                 self._start(job, on_error)
             yield from (j for j in jobs if not j.requests)
-            while any(not j.finished for j in jobs):
+            while any(not j.output.finished for j in jobs):
                 changed = self._step(jobs, owner)
                 for job in changed:
                     failure = failure or job.output.error

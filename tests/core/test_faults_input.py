@@ -33,7 +33,9 @@ from .conftest import GREEDY, picture, prompt_ids, tokens
 LEAKS = re.compile(r"0x[0-9a-f]{4,}|Traceback|/tmp/|site-packages|BytesIO")
 
 
-def refused(llm: LLM, prompt: Any, kind: type[EngineError], code: str, *, says: str | None = None, params: Any = None) -> None:
+def refused(
+    llm: LLM, prompt: Any, kind: type[EngineError], code: str, *, says: str | None = None, params: Any = None
+) -> None:
     """The prompt is refused as it should be, and leaves nothing behind."""
     with pytest.raises(kind, match=says) as caught:
         llm.generate(prompt, params or GREEDY)
