@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import InvalidConfigError, InvalidRequestError
-from .media.image import load_media
 
 MAX_MESSAGES = 4096
 _TEXT_TYPES = ("text", "input_text", "output_text")
@@ -36,7 +35,7 @@ class ChatPrompt(NamedTuple):
     Attributes:
         text: What the template rendered, users' text put back.
         token_ids: Its ids: placeholders stand only where a media part was.
-        media: Modality → items, in the order of the parts.
+        media: Modality → items as they were given, in the order of the parts.
     """
 
     text: str
@@ -52,6 +51,7 @@ class ChatRenderer:
         template: A Jinja template, a path to one, or None for `model_template`.
         model_template: The template that comes with the model, if any.
         placeholder: (modality, index from 1) → what stands for the item in a string-only template.
+        check_text: Refuses a rendered text that cannot be tokenized.
         bos_by_processor: Whether the special tokens of an ordinary tokenization are added when the template did not
             write them, as HF's processors do (its tokenizers do not).
     """
@@ -63,8 +63,10 @@ class ChatRenderer:
         model_template: str | None,
         placeholder: Callable[[str, int], str | None] | None = None,
         *,
+        check_text: Callable[[str], str] = str,
         bos_by_processor: bool = False,
     ) -> None:
+        self.check_text = check_text
         self.tokenizer, self.placeholder, self.bos_by_processor = tokenizer, placeholder, bos_by_processor
         self.template = _read_template(template) if template is not None else model_template
 
@@ -88,7 +90,7 @@ class ChatRenderer:
         media: dict[str, list[Any]] = {}
         prepared = _prepare(messages, guard, media, self._string_content)
         rendered = self._apply(prepared, **template_kwargs)
-        text = guard.restore(rendered)
+        text = self.check_text(guard.restore(rendered))
         special = self.bos_by_processor and not (self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token))
         if not guard.found:
             ids = self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
@@ -161,6 +163,14 @@ class _Guard:
 
         return self._pattern.sub(mark, text)
 
+    def escape_all(self, value: Any) -> Any:
+        """`escape` for every text in a message's other fields, such as a name or the arguments of a tool call."""
+        if isinstance(value, str):
+            return self.escape(value)
+        if isinstance(value, Mapping):
+            return {k: self.escape_all(v) for k, v in value.items()}
+        return [self.escape_all(v) for v in value] if isinstance(value, (list, tuple)) else value
+
     def restore(self, text: str) -> str:
         """The marks replaced by what they stand for."""
         return self._marks.sub(lambda m: self.found[int(m[1])], text) if self.found else text
@@ -228,16 +238,17 @@ def _prepare(
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise InvalidRequestError("a message needs a role and content", param=f"messages.{i}")
         content = message.get("content")
+        others = {key: guard.escape_all(value) for key, value in message.items() if key != "content"}
         if isinstance(content, str):
-            out.append({**message, "content": guard.escape(content)})
+            out.append({**others, "content": guard.escape(content)})
             continue
         if not isinstance(content, Sequence):
             if content is None and message.get("tool_calls"):
-                out.append(dict(message))
+                out.append({**others, "content": None})
                 continue
             raise InvalidRequestError("content must be text or a list of parts", param=f"messages.{i}.content")
         parts = [_part(p, guard, media, f"messages.{i}.content.{j}") for j, p in enumerate(content)]
-        out.append({**message, "content": parts if placeholder is None else _joined(parts, placeholder, media)})
+        out.append({**others, "content": parts if placeholder is None else _joined(parts, placeholder, media)})
     return out
 
 
@@ -252,12 +263,15 @@ def _part(part: Any, guard: _Guard, media: dict[str, list[Any]], where: str) -> 
         known = ", ".join(("text", *_MEDIA_TYPES))
         raise InvalidRequestError(f"unknown content part {kind!r}; known: {known}", param=where)
     modality, keys = _MEDIA_TYPES[kind]
-    value = next((part[k] for k in keys if part.get(k) is not None), None)
+    key = next((k for k in keys if part.get(k) is not None), None)
+    if key is None:
+        raise InvalidRequestError(f"this {kind} part has no {' or '.join(keys[:2])}", param=where)
+    value = part[key]
     if isinstance(value, Mapping) and "url" in value:
         value = value["url"]
-    if value is None:
-        raise InvalidRequestError(f"this {kind} part has no {' or '.join(keys[:2])}", param=where)
-    media.setdefault(modality, []).append(load_media(modality, value))
+    if key == "base64" and isinstance(value, str):
+        value = f"data:;base64,{value}"
+    media.setdefault(modality, []).append(value)
     return {"type": modality, "_index": len(media[modality])}
 
 

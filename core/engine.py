@@ -150,6 +150,8 @@ class Engine:
             raise self._die(CapacityError("no sequence can go on: the page pool is too small for any of them"))
         try:
             return self.runner.run(plan)
+        except EngineError as e:
+            raise self._die(e) from None
         except Exception as e:
             hook = "forward or compute_logits"
             error = PluginRuntimeError(f"{type(e).__name__}: {e}", plugin=self.plugin.describe(), hook=hook)
@@ -162,19 +164,20 @@ class Engine:
         for request, error in result.failed:
             self._fail(request, error)
             changed.append(request)
+        for request in result.broken:
+            self._fail_numbers(request)
+            changed.append(request)
         for s in result.computed:
             s.request.num_computed = s.start + s.count
             if s.request.encoded:
                 self._drop_passed_items(s.request)
         for row, request in enumerate(result.requests):
             assert sampled is not None
+            if request.finished:
+                continue  # broken, above
             changed.append(request)
             if sampled.bad[row]:
-                self._scrub(request)
-                self._fail(request, NumericalError(
-                    f"request {request.request_id}: the model's logits are NaN or infinite after "
-                    f"{len(request.token_ids)} tokens; other requests are not affected"
-                ))  # fmt: skip
+                self._fail_numbers(request)
                 continue
             self._append(request, int(sampled.tokens[row]), now)
             if row in sampled.logprobs:
@@ -211,6 +214,13 @@ class Engine:
         request.finish_reason, request.error = "error", error
         self._finish(request)
 
+    def _fail_numbers(self, request: Request) -> None:
+        self._scrub(request)
+        self._fail(request, NumericalError(
+            f"request {request.request_id}: the model's numbers are NaN or infinite within its first "
+            f"{len(request.token_ids)} tokens; other requests are not affected"
+        ))  # fmt: skip
+
     def _drop_passed_items(self, request: Request) -> None:
         for i in list(request.encoded):
             place = request.items[i].placeholder
@@ -227,7 +237,7 @@ class Engine:
     def _logprobs(
         self, token: int, logprob: float, rank: int, ids: list[int], values: list[float]
     ) -> dict[int, Logprob]:
-        text = self.inputs.tokenizer.convert_ids_to_tokens
+        text = self.inputs.token_text
         out = {i: Logprob(v, n, text(i)) for n, (i, v) in enumerate(zip(ids, values), 1)}
         return out if token in out else {token: Logprob(logprob, rank, text(token)), **out}
 

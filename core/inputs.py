@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from sdk.interfaces import supports_multimodal
@@ -65,6 +67,7 @@ class InputProcessor:
         self.mm_processor = self._make_processor(checkpoint)
         self.reserved = self.mm_processor.info.get_placeholder_token_ids() if self.mm_processor else set()
         self.chat = self._make_chat()
+        self._token_texts: dict[int, str] = {}
 
     def _make_processor(self, checkpoint: Checkpoint) -> BaseMultiModalProcessor[Any] | None:
         record = self.plugin.architecture
@@ -94,6 +97,7 @@ class InputProcessor:
             self.config.chat_template,
             template if isinstance(template, str) else (template or {}).get("default"),
             placeholder,
+            check_text=self.check_text,
             bos_by_processor=self.mm_processor is not None,
         )
 
@@ -115,6 +119,7 @@ class InputProcessor:
             raise InvalidRequestError(
                 f"a prompt is text, token ids or a mapping, not a {type(prompt).__name__}", param="prompt"
             )
+        prompt = {name: value for name, value in prompt.items() if value is not None}
         unknown = set(prompt) - _PROMPT_KEYS
         if unknown or ("prompt" in prompt) == ("prompt_token_ids" in prompt):
             raise InvalidRequestError(
@@ -123,15 +128,27 @@ class InputProcessor:
                 param="prompt",
             )
         text = prompt.get("prompt")
-        given = self._check_text(text) if text is not None else self._check_ids(prompt["prompt_token_ids"])
+        given = self.check_text(text) if text is not None else self._check_ids(prompt["prompt_token_ids"])
         media = self._open_media(prompt.get("multi_modal_data") or {})
-        return ProcessedInput(text, self._finish(given, media, prompt.get("mm_processor_kwargs") or {}))
+        kwargs = prompt.get("mm_processor_kwargs") or {}
+        if not isinstance(kwargs, Mapping) or (kwargs and self.mm_processor is None):
+            raise InvalidRequestError(
+                "mm_processor_kwargs maps names to values, for a model that takes media", param="mm_processor_kwargs"
+            )
+        return ProcessedInput(text, self._finish(given, media, kwargs))
 
     def process_chat(self, messages: Sequence[Mapping[str, Any]], **template_kwargs: Any) -> ProcessedInput:
         """Render a conversation and process it: see `ChatRenderer.render`."""
         rendered: ChatPrompt = self.chat.render(messages, **template_kwargs)
         media = self._open_media(rendered.media)
         return ProcessedInput(rendered.text, self._finish(rendered.token_ids, media, {}))
+
+    def token_text(self, token: int) -> str:
+        """One token as text by itself."""
+        if token not in self._token_texts:
+            text = self.tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            self._token_texts[token] = str(text)
+        return self._token_texts[token]
 
     def _open_media(self, data: Any) -> dict[str, Any]:
         """Open every item, within the engine's own limit for each modality."""
@@ -146,9 +163,7 @@ class InputProcessor:
                     param=f"multi_modal_data.{modality}",
                 )
             limit = self.config.limit_mm_per_prompt.get(modality)
-            count = len(value) if isinstance(value, (list, tuple)) else 1
-            if isinstance(value, Tensor) and value.ndim == 3:
-                count = value.shape[0]
+            count = _count(value)
             if limit is not None and count > limit:
                 raise InvalidRequestError(
                     f"{count} {modality} items in one prompt, but the limit is {limit}; "
@@ -158,7 +173,8 @@ class InputProcessor:
                 )
         return {m: load_media(m, v) for m, v in data.items()}
 
-    def _check_text(self, text: Any) -> str:
+    def check_text(self, text: Any) -> str:
+        """Refuse, before it is tokenized, what is no text or too much of it."""
         if not isinstance(text, str):
             raise InvalidRequestError(f"prompt must be text, not a {type(text).__name__}", param="prompt")
         if len(text) > self.max_model_len * CHARS_PER_TOKEN:
@@ -167,6 +183,13 @@ class InputProcessor:
                 f"at most {self.max_model_len * CHARS_PER_TOKEN} are read",
                 param="prompt",
             )
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as e:
+            raise InvalidRequestError(
+                f"the prompt holds half a character ({text[e.start]!r} at {e.start}); decode its source as UTF-8",
+                param="prompt",
+            ) from None
         return text
 
     def _check_ids(self, ids: Any) -> list[int]:
@@ -175,19 +198,19 @@ class InputProcessor:
         if not isinstance(ids, Sequence) or isinstance(ids, (str, bytes)):
             raise InvalidRequestError("prompt_token_ids must be a list of whole numbers", param="prompt_token_ids")
         for i, token in enumerate(ids):
-            if isinstance(token, bool) or not isinstance(token, int):
+            if isinstance(token, bool) or not isinstance(token, Integral):
                 raise InvalidRequestError(
                     f"prompt_token_ids[{i}] is {token!r:.40}, not a whole number",
                     code="invalid_token",
                     param="prompt_token_ids",
                 )
-            if not 0 <= token < self.vocab_size and token not in self.reserved:
+            if not 0 <= int(token) < self.vocab_size and token not in self.reserved:
                 raise InvalidRequestError(
                     f"prompt_token_ids[{i}] is {token}, but this model's ids go from 0 to {self.vocab_size - 1}",
                     code="invalid_token",
                     param="prompt_token_ids",
                 )
-        return list(ids)
+        return [int(token) for token in ids]
 
     def _finish(self, given: str | list[int], media: Mapping[str, Any], kwargs: Mapping[str, Any]) -> ProcessedPrompt:
         if self.mm_processor is None:
@@ -200,6 +223,7 @@ class InputProcessor:
                 e.plugin = self.plugin.describe()
                 raise
         self._check_embeddings(prompt)
+        self._check_vocabulary(prompt)
         if not prompt.prompt_token_ids or (given == "" and not media):
             raise InvalidRequestError("the prompt is empty", param="prompt")
         if len(prompt.prompt_token_ids) >= self.max_model_len:
@@ -209,6 +233,22 @@ class InputProcessor:
                 param="prompt",
             )
         return prompt
+
+    def _check_vocabulary(self, prompt: ProcessedPrompt) -> None:
+        """Tokenizers may have tokens that their model was not trained with; looking one up would break the step."""
+        ids = np.array(prompt.prompt_token_ids)
+        outside = ids >= self.vocab_size
+        for item in prompt.items:
+            place = item.placeholder
+            outside[place.offset : place.offset + place.length] &= ~place.mask
+        if outside.any():
+            token = int(ids[outside.argmax()])
+            raise InvalidRequestError(
+                f"the prompt has {self.tokenizer.convert_ids_to_tokens(token)!r}, which the tokenizer gives the id {token}, "
+                f"but this model's ids go from 0 to {self.vocab_size - 1}; leave it out",
+                code="invalid_token",
+                param="prompt",
+            )
 
     def _check_embeddings(self, prompt: ProcessedPrompt) -> None:
         for item in prompt.items:
@@ -223,6 +263,15 @@ class InputProcessor:
                     f"embeddings of {item.modality} {item.placeholder.index} have {what}",
                     param=f"multi_modal_data.{item.modality}",
                 )
+
+
+def _count(value: Any) -> int:
+    """How many items a caller gave for one modality, in whatever form."""
+    if isinstance(value, Mapping):
+        return max((_count(v) for v in value.values()), default=1)
+    if isinstance(value, Tensor):
+        return value.shape[0] if value.ndim > 2 and value.is_floating_point() else 1
+    return len(value) if isinstance(value, (list, tuple)) else 1
 
 
 def load_tokenizer(config: EngineConfig, checkpoint: Checkpoint) -> Any:

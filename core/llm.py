@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from numbers import Integral
 from types import TracebackType
 from typing import Any, Literal
 
@@ -34,10 +36,12 @@ class _Job:
     texts: list[Detokenizer]
     watched: bool
     """Whether text is made as it comes: for streaming and for stop strings."""
+    ended: list[bool] = field(default_factory=list)
+    """For each sequence, whether its last text has been made. Another thread's step may end a sequence before that."""
 
     @property
     def finished(self) -> bool:
-        return all(r.finished for r in self.requests)
+        return all(self.ended)
 
 
 class LLM:
@@ -137,6 +141,10 @@ class LLM:
 
     def default_sampling_params(self) -> SamplingParams:
         """What the model's generation_config.json asks for: greedy unless it says `do_sample`."""
+        return self._defaults
+
+    @cached_property
+    def _defaults(self) -> SamplingParams:
         found = self.engine.checkpoint.generation_defaults()
         if not found.get("do_sample"):
             return SamplingParams(temperature=0.0, max_tokens=found.get("max_new_tokens"))
@@ -168,10 +176,12 @@ class LLM:
             return self._stream(jobs, on_error)
         show = len(jobs) > 1 if use_progress is None else use_progress
         meter = ProgressMeter(len(jobs), quiet=not show or self.engine.config.disable_progress)
-        for job in self._run(jobs, on_error):
-            if job.finished:
-                meter.done(sum(r.output_len for r in job.requests))
-        meter.close()
+        try:
+            for job in self._run(jobs, on_error):
+                if job.finished:
+                    meter.done(sum(r.output_len for r in job.requests))
+        finally:
+            meter.close()
         return [j.output for j in jobs]
 
     def _params_for(self, params: Any, count: int) -> list[SamplingParams]:
@@ -207,6 +217,8 @@ class LLM:
     def _make_job(self, request_id: str, made: ProcessedInput, params: SamplingParams, stream: bool) -> _Job:
         ids = made.prompt.prompt_token_ids
         left = self.engine.plan.max_model_len - len(ids)
+        if params is self._defaults:  # the model's own limit gives way to the context, a caller's does not
+            params = replace(params, max_tokens=min(params.max_tokens or left, left))
         if params.max_tokens is not None and params.max_tokens > left:
             raise ContextLengthError(
                 f"the prompt has {len(ids)} tokens and max_tokens={params.max_tokens}, together {len(ids) + params.max_tokens}, "
@@ -237,12 +249,13 @@ class LLM:
             for _ in requests
         ]
         output = RequestOutput(request_id, made.text, list(ids), [], metrics=requests[0].metrics)
-        return _Job(output, params, requests, texts, watched=stream or bool(params.stops))
+        return _Job(output, params, requests, texts, stream or bool(params.stops), [False] * params.n)
 
     def _seed(self, params: SamplingParams, request_id: str, index: int) -> int:
         """64 bits for a sequence's draws: from its own seed, or from the engine's and its number."""
         if params.seed is not None:
-            return (params.seed + index * 0x9E3779B97F4A7C15) & _MASK
+            # Not the sampler's own increment: one sequence's draws would be the next one's, shifted by a token.
+            return (params.seed + index * 0xD1342543DE82EF95) & _MASK
         number = int(request_id.partition("-")[0])
         return (
             self.engine.config.seed * 0xD1342543DE82EF95 + (number * 1000003 + index + 1) * 0x2545F4914F6CDD1D
@@ -280,7 +293,7 @@ class LLM:
             if on_error == "raise" or isinstance(e, EngineDeadError):
                 raise
             self.engine.abort(r.request_id for r in job.requests)
-            job.output.error, job.output.finished, job.requests = e, True, []
+            job.output.error, job.output.finished, job.requests, job.ended = e, True, [], []
 
     def _step(self, jobs: Sequence[_Job], owner: Mapping[str, tuple[_Job, int]]) -> list[_Job]:
         """One step of the engine; the jobs of ours that it changed, brought up to date."""
@@ -292,11 +305,11 @@ class LLM:
             if job.watched or request.finished:
                 self._update(job, index)
                 changed[id(job)] = job
-        for job in jobs:  # aborted between steps
-            if job.finished and not job.output.finished:
-                for index in range(len(job.requests)):
+        for job in jobs:  # ended between our steps: aborted, or by another thread's step
+            for index, request in enumerate(job.requests):
+                if request.finished and not job.ended[index]:
                     self._update(job, index)
-                changed[id(job)] = job
+                    changed[id(job)] = job
         return list(changed.values())
 
     def _update(self, job: _Job, index: int) -> None:
@@ -309,7 +322,8 @@ class LLM:
                 hit = text.finish()
             if hit is not None and request.finish_reason not in ("abort", "error"):
                 self.engine.stop(request, hit)
-        if job.finished:
+            job.ended[index] = request.finished
+        if all(job.ended):
             self._complete(job)
 
     def _complete(self, job: _Job) -> None:
@@ -318,17 +332,17 @@ class LLM:
         job.output.finished = True
 
     def _completion(self, job: _Job, index: int) -> CompletionOutput:
-        request = job.requests[index]
-        wants = job.params.logprobs is not None
-        chosen = [p[t].logprob for p, t in zip(request.logprobs, request.output_token_ids)]
+        request, text = job.requests[index], job.texts[index]
+        ids = list(text.ids)
+        logprobs = request.logprobs[: len(ids)] if job.params.logprobs is not None else None
         return CompletionOutput(
             index=index,
-            text=job.texts[index].text,
-            token_ids=request.output_token_ids,
-            logprobs=request.logprobs if wants else None,
-            cumulative_logprob=sum(chosen) if wants else None,
-            finish_reason=request.finish_reason,
-            stop_reason=request.stop_reason,
+            text=text.text,
+            token_ids=ids,
+            logprobs=logprobs,
+            cumulative_logprob=sum(p[t].logprob for p, t in zip(logprobs, ids)) if logprobs is not None else None,
+            finish_reason=request.finish_reason if job.ended[index] else None,
+            stop_reason=request.stop_reason if job.ended[index] else None,
         )
 
     def _stream(self, jobs: Sequence[_Job], on_error: OnError) -> Iterator[RequestOutput]:
@@ -337,13 +351,13 @@ class LLM:
             deltas = []
             for i, (request, text) in enumerate(zip(job.requests, job.texts)):
                 whole = self._completion(job, i)
-                start = sent.get(request.request_id, 0)
-                if start is None or (len(whole.token_ids) == start and not request.finished):
+                start, ended = sent.get(request.request_id, 0), job.ended[i]
+                if start is None or (len(whole.token_ids) == start and not ended):
                     continue  # it has ended before, or has nothing new
-                new = text.delta(finished=request.finished)
+                new = text.delta(finished=ended)
                 logprobs = whole.logprobs[start:] if whole.logprobs is not None else None
                 deltas.append(replace(whole, text=new, token_ids=whole.token_ids[start:], logprobs=logprobs))
-                sent[request.request_id] = None if request.finished else len(whole.token_ids)
+                sent[request.request_id] = None if ended else len(whole.token_ids)
             if deltas or job.output.error is not None:
                 yield replace(job.output, outputs=deltas)
 
@@ -358,6 +372,6 @@ def _as_list(prompts: Any) -> list[Any]:
         raise InvalidRequestError(
             f"a prompt is text, token ids or a mapping, not a {type(prompts).__name__}", param="prompts"
         )
-    if prompts and all(isinstance(p, int) and not isinstance(p, bool) for p in prompts):
+    if prompts and all(isinstance(p, Integral) and not isinstance(p, bool) for p in prompts):
         return [list(prompts)]
     return list(prompts)

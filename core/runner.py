@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sdk.interfaces import Model
-from sdk.multimodal.fields import join_items
+from sdk.multimodal.fields import FieldValue, join_items
 
-from .errors import EngineError, PluginRuntimeError
+from .errors import EngineError, PluginContractError, PluginRuntimeError
 from .request import Request
 from .scheduler import Scheduled, StepPlan
 from .step import StepBuilder, StepHolder, StepTensors
@@ -30,12 +30,14 @@ class StepResult:
         logits: `(rows, vocab)`.
         computed: What was computed, for the book-keeping.
         failed: Sequences whose own media ended them, with the reason.
+        broken: Sequences whose numbers went wrong before any logits: nothing of them may be used.
     """
 
     requests: list[Request] = field(default_factory=list)
     logits: Tensor | None = None
     computed: list[Scheduled] = field(default_factory=list)
     failed: list[tuple[Request, EngineError]] = field(default_factory=list)
+    broken: list[Request] = field(default_factory=list)
 
 
 class Runner:
@@ -85,8 +87,10 @@ class Runner:
             result.requests = [s.request for s in step.order if s.samples]
             if every_row:
                 result.computed, result.logits = step.order, self.model.compute_logits(hidden)
-            elif result.requests:
-                result.logits = self.model.compute_logits(hidden[step.sample_rows])
+                return result
+            result.broken = _not_finite(step, hidden)
+            if result.requests:
+                result.logits = self._logits(hidden[step.sample_rows])
         finally:
             self.holder.current = None
         return result
@@ -103,6 +107,15 @@ class Runner:
     def _called(self, *args: Any, **kwargs: Any) -> Tensor:
         hidden: Tensor = self.model(*args, **kwargs)
         return hidden
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits = self.model.compute_logits(hidden)
+        if logits.ndim != 2 or len(logits) != len(hidden):
+            raise PluginContractError(
+                f"[{self.plugin}] compute_logits: expected ({len(hidden)}, vocabulary), got {tuple(logits.shape)}",
+                plugin=self.plugin,
+            )
+        return logits
 
     def _placed_embeddings(self, step: StepTensors) -> tuple[list[Tensor], Tensor] | None:
         """The rows of media embeddings that this step's tokens take, and the mask of those tokens."""
@@ -172,7 +185,10 @@ class Runner:
         if embeddings is None or not isinstance(embeddings, (Tensor, list, tuple)):
             raise _Broken(f"returned {type(embeddings).__name__} for {len(items)} items")
         if len(embeddings) != len(items):
-            raise _Broken(f"returned embeddings of {len(embeddings)} items for {len(items)}")
+            shape = f" {tuple(embeddings.shape)}" if isinstance(embeddings, Tensor) else ""
+            raise _Broken(
+                f"expected embeddings of {len(items)} items, got a {type(embeddings).__name__}{shape} of {len(embeddings)}"
+            )
         for n, ((request, i), e) in enumerate(zip(items, embeddings)):
             item = request.items[i]
             wanted = (item.placeholder.num_embeds, self.hidden_size)
@@ -199,6 +215,17 @@ class Runner:
         return error
 
 
+def _not_finite(step: StepTensors, hidden: Tensor) -> list[Request]:
+    """Sequences with NaN or infinity in a row whose logits nobody computes; the others show it in their logits."""
+    if len(hidden) == len(step.sample_rows):
+        return []
+    finite = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
+    if finite.all():
+        return []
+    parts = torch.split(finite, [s.count for s in step.order])
+    return [s.request for s, part in zip(step.order, parts) if not part.all()]
+
+
 class _Broken(Exception):
     """The encoder returned what breaks its contract."""
 
@@ -209,8 +236,13 @@ class _Broken(Exception):
 
 def _same_arguments(items: Sequence[Item]) -> list[list[Item]]:
     """Items that bring the same tensors of the same shapes go to the encoder together."""
-    groups: dict[tuple[tuple[str, tuple[int, ...]], ...], list[Item]] = {}
+    groups: dict[tuple[tuple[str, object], ...], list[Item]] = {}
     for request, i in items:
-        key = tuple((n, tuple(getattr(f.value, "shape", ()))) for n, f in request.items[i].kwargs.items())
+        key = tuple((n, _kind(f)) for n, f in request.items[i].kwargs.items())
         groups.setdefault(key, []).append((request, i))
     return list(groups.values())
+
+
+def _kind(value: FieldValue) -> object:
+    """What two items' values must have in common to go together: the shape; of a shared value, the value itself."""
+    return id(value.value) if value.field.kind == "shared" else tuple(getattr(value.value, "shape", ()))

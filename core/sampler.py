@@ -49,29 +49,30 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> Sampled:
     best, greedy = logits.max(dim=-1)
     bad = ~torch.isfinite(best).cpu().numpy()
     tokens = greedy.cpu().numpy().copy()
-    drawn = [i for i, r in enumerate(requests) if not r.params.greedy and not bad[i]]
-    if drawn:
-        tokens[drawn] = _draw(logits[drawn].float().cpu(), [requests[i] for i in drawn])
+    drawn: dict[int, list[int]] = {}
+    for i, r in enumerate(requests):
+        if not r.params.greedy and not bad[i]:
+            k = r.params.top_k
+            drawn.setdefault(k if 0 < k < logits.shape[-1] else 0, []).append(i)
+    for top_k, rows in drawn.items():
+        tokens[rows] = _draw(logits[rows].float().cpu(), [requests[i] for i in rows], top_k)
     wanted = [i for i, r in enumerate(requests) if r.params.logprobs is not None and not bad[i]]
     return Sampled(tokens, bad, _logprobs(logits, tokens, wanted, requests) if wanted else {})
 
 
-def _draw(logits: Tensor, requests: Sequence[Request]) -> NDArray[np.int64]:
-    """Temperature, then top-k, then top-p, then one draw a row by inverting the cumulative distribution."""
-    rows, vocab = logits.shape
+def _draw(logits: Tensor, requests: Sequence[Request], top_k: int) -> NDArray[np.int64]:
+    """Temperature, then top-k, then top-p, then one draw a row by inverting the cumulative distribution.
+
+    All rows have one `top_k` (0: none): which of equal logits are kept must not depend on what other rows ask for.
+    """
     # Divided as differences from the maximum: a tiny temperature must not overflow.
     temperature = torch.tensor([r.params.temperature for r in requests]).clamp(min=1e-6)
     scaled = (logits - logits.max(dim=-1, keepdim=True).values) / temperature[:, None]
-    top_k = torch.tensor([k if 0 < (k := r.params.top_k) < vocab else vocab for r in requests])
     top_p = torch.tensor([r.params.top_p for r in requests], dtype=torch.float64)
-    widest = int(top_k.max())
-    ordered, ids = (
-        torch.topk(scaled, widest, dim=-1) if widest < vocab else scaled.sort(dim=-1, descending=True, stable=True)
-    )
-    ordered = ordered.masked_fill(torch.arange(widest) >= top_k[:, None], float("-inf"))
+    ordered, ids = torch.topk(scaled, top_k, dim=-1) if top_k else scaled.sort(dim=-1, descending=True, stable=True)
     cumulative = ordered.double().softmax(dim=-1).cumsum(dim=-1)
     # Tokens up to the first whose cumulative probability reaches top_p stay: always at least one.
-    kept = (cumulative < top_p[:, None]).sum(dim=-1).clamp(max=widest - 1)
+    kept = (cumulative < top_p[:, None]).sum(dim=-1).clamp(max=ordered.shape[-1] - 1)
     total = cumulative.gather(1, kept[:, None])
     u = uniform(
         np.array([r.seed for r in requests], dtype=np.uint64),

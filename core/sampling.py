@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from .errors import InvalidRequestError
@@ -15,6 +16,14 @@ MAX_STOPS, MAX_STOP_CHARS = 4, 256
 MAX_STOP_TOKEN_IDS = 128
 MAX_LOGPROBS = 20
 _INT64 = 2**63
+_WHOLE = (
+    ("n", 1, MAX_N),
+    ("max_tokens", 1, _INT64),
+    ("top_k", -1, _INT64),
+    ("seed", -_INT64, _INT64 - 1),
+    ("logprobs", 0, MAX_LOGPROBS),
+)
+"""Fields that are whole numbers, and between which."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +59,24 @@ class SamplingParams:
     skip_special_tokens: bool = True
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        object.__setattr__(self, "stop", stop)
-        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids or ()))
-        _int("n", self.n, 1, MAX_N)
-        if self.max_tokens is not None:
-            _int("max_tokens", self.max_tokens, 1, _INT64)
-        _number("temperature", self.temperature, 0.0, 1e9)
-        _number("top_p", self.top_p, 0.0, 1.0)
+        for name, low, high in _WHOLE:
+            value = getattr(self, name)
+            if value is not None or name in ("n", "top_k"):
+                self._set(name, _int(name, value, low, high))
+        self._set("temperature", _number("temperature", self.temperature, 0.0, 1e9))
+        self._set("top_p", _number("top_p", self.top_p, 0.0, 1.0))
         if self.top_p == 0.0:
             raise _bad("top_p", "must be above 0 (for greedy decoding use temperature=0)", self.top_p)
-        _int("top_k", self.top_k, -1, _INT64)
-        if self.seed is not None:
-            _int("seed", self.seed, -_INT64, _INT64 - 1)
-        if self.logprobs is not None:
-            _int("logprobs", self.logprobs, 0, MAX_LOGPROBS)
-        if len(stop) > MAX_STOPS:
-            raise _bad("stop", f"takes at most {MAX_STOPS} strings", len(stop))
+        stop = _tuple("stop", self.stop, MAX_STOPS, "strings")
         for s in stop:
             if not isinstance(s, str) or not 0 < len(s) <= MAX_STOP_CHARS:
                 raise _bad("stop", f"takes non-empty strings of at most {MAX_STOP_CHARS} characters", s)
-        if len(self.stop_token_ids) > MAX_STOP_TOKEN_IDS:
-            raise _bad("stop_token_ids", f"takes at most {MAX_STOP_TOKEN_IDS} ids", len(self.stop_token_ids))
-        for t in self.stop_token_ids:
-            _int("stop_token_ids", t, 0, _INT64)
+        self._set("stop", stop)
+        ids = _tuple("stop_token_ids", self.stop_token_ids, MAX_STOP_TOKEN_IDS, "ids")
+        self._set("stop_token_ids", tuple(_int("stop_token_ids", t, 0, _INT64) for t in ids))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> SamplingParams:
@@ -101,15 +104,30 @@ def _bad(name: str, what: str, value: object) -> InvalidRequestError:
     return InvalidRequestError(f"{name} {what}, not {value!r:.80}", param=f"sampling_params.{name}")
 
 
-def _int(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+def _int(name: str, value: object, low: int, high: int) -> int:
+    """A whole number, numpy's included, as an int."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise _bad(name, "must be a whole number", value)
-    if not low <= value <= high:
+    number = int(value)
+    if not low <= number <= high:
         raise _bad(name, f"must be between {low} and {high}" if high < _INT64 - 1 else f"must be at least {low}", value)
+    return number
 
 
-def _number(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+def _number(name: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise _bad(name, "must be a finite number", value)
-    if not low <= value <= high:
+    number = float(value)
+    if not low <= number <= high:
         raise _bad(name, f"must be between {low:g} and {high:g}", value)
+    return number
+
+
+def _tuple(name: str, value: object, most: int, what: str) -> tuple[object, ...]:
+    if value is None or isinstance(value, str):
+        return () if value is None else (value,)
+    if not isinstance(value, Collection):
+        raise _bad(name, f"takes a list of {what}", value)
+    if len(value) > most:
+        raise _bad(name, f"takes at most {most} {what}", len(value))
+    return tuple(value)

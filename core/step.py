@@ -6,6 +6,7 @@ so that each group is one batched product with little padding; there are at most
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from sdk.layers.rotary import RotaryEmbedding
 
+from .request import Request
 from .scheduler import Scheduled
 
 Ints = NDArray[np.int64]
@@ -27,7 +29,7 @@ class AttentionGroup:
 
     Attributes:
         first, last: The group's tokens are rows `first … last - 1` of the step.
-        rows: `(sequences, queries)` rows of the step; padding points at the group's first row.
+        rows: `(sequences, queries)` rows of the step; padding repeats the sequence's own last row: none reads another's.
         real: `(queries in the group,)` indices into the flattened `rows` that are not padding; None: all are real.
         pages: `(sequences, pages)` page numbers; padding is page 0.
         starts: `(sequences,)` position of each sequence's first query.
@@ -148,14 +150,15 @@ class StepBuilder:
         self.pages = np.zeros((max_num_seqs, -(-max_model_len // page_size) + 1), dtype=np.int32)
         self._known = np.zeros(max_num_seqs, dtype=np.int64)
         self._num_pages = np.zeros(max_num_seqs, dtype=np.int64)
-        self._owner: list[object] = [None] * max_num_seqs
+        self._owner: list[weakref.ref[Request] | None] = [None] * max_num_seqs
 
     def _refresh(self, plan: Sequence[Scheduled]) -> None:
         """Bring the rows of the scheduled sequences up to date."""
         for scheduled in plan:
             request, slot = scheduled.request, scheduled.request.slot
-            if self._owner[slot] is not request or scheduled.start == 0:
-                self._owner[slot] = request
+            owner = self._owner[slot]
+            if owner is None or owner() is not request or scheduled.start == 0:
+                self._owner[slot] = weakref.ref(request)  # its pictures must not outlive it here
                 self._known[slot] = self._num_pages[slot] = 0
             known, total = self._known[slot], len(request.token_ids)
             if known < total:
@@ -209,7 +212,7 @@ class StepBuilder:
             most = int(counts[a:b].max())
             offsets = np.arange(most)
             real = offsets < counts[a:b, None]
-            rows = np.where(real, firsts[a:b, None] + offsets, firsts[a])
+            rows = firsts[a:b, None] + np.minimum(offsets, counts[a:b, None] - 1)
             num_pages = int(-(-(starts[a:b] + counts[a:b]).max() // self.page_size))
             held = -(-(starts[a:b] + counts[a:b]) // self.page_size)
             pages = np.where(np.arange(num_pages) < held[:, None], self.pages[slots[a:b], :num_pages], 0)

@@ -7,8 +7,11 @@ know), `status` (HTTP).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 
 
 class EngineError(Exception):
@@ -124,7 +127,8 @@ class PluginRuntimeError(ServerError):
     code = "plugin_error"
 
     def __init__(self, message: str, *, plugin: str, hook: str, request_id: str | None = None, code: str | None = None):
-        super().__init__(f"[{plugin}] {hook}: {message}", code=code)
+        # What a foreign exception says may hold addresses of this process, which help nobody but an attacker.
+        super().__init__(f"[{plugin}] {hook}: {_ADDRESS.sub('0x…', message)}", code=code)
         self.plugin, self.hook, self.request_id = plugin, hook, request_id
 
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import io
 import re
+import stat
 import warnings
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def load_image(value: Any, *, allow_paths: bool = True) -> Any:
 
     if isinstance(value, Image.Image):
         _check_size(*value.size)
-        return _flatten(value)
+        return _decoded(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return decode_image(bytes(value))
     if isinstance(value, Path) or (isinstance(value, str) and allow_paths and not _is_url(value)):
@@ -57,11 +58,19 @@ def _is_url(value: str) -> bool:
 
 def _read(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise MediaDecodeError(f"picture {_shown(path)} cannot be read: it is no file", param="image")
         if path.stat().st_size > MAX_BYTES:
-            raise MediaTooLargeError(f"picture {path.name} has more than {MAX_BYTES // 2**20} MiB")
+            raise MediaTooLargeError(f"picture {_shown(path)} has more than {MAX_BYTES // 2**20} MiB")
         return path.read_bytes()
-    except OSError as e:
-        raise MediaDecodeError(f"picture {str(path)!r} cannot be read: {e.strerror}", param="image") from e
+    except (OSError, ValueError) as e:  # ValueError: a NUL in the name
+        why = getattr(e, "strerror", None) or "this is no path"
+        raise MediaDecodeError(f"picture {_shown(path)} cannot be read: {why}", param="image") from e
+
+
+def _shown(path: Path) -> str:
+    text = repr(str(path))
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _from_url(value: str) -> bytes:
@@ -103,8 +112,12 @@ def decode_image(data: bytes) -> Any:
     except Exception as e:  # a parser of outside bytes fails in many ways, and its messages hold addresses
         raise _not_a_picture(data) from e
     _check_size(*image.size)
+    return _decoded(image)
+
+
+def _decoded(image: Any) -> Any:
+    """The frame at hand (of bytes: the first) in RGB; Pillow decodes only now, and what goes wrong is the picture's fault."""
     try:
-        image.seek(0)
         image.load()
         return _flatten(image)
     except Exception as e:

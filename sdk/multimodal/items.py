@@ -165,6 +165,11 @@ def _as_image(index: int, value: Any) -> Any:
             raise InvalidRequestError(
                 f"image {index}: pixel arrays must be uint8 (0–255), not {array.dtype}", param="multi_modal_data.image"
             )
+        if not array.size or array.shape[2:] not in ((), (1,), (3,), (4,)):
+            raise InvalidRequestError(
+                f"image {index}: pixels are (height, width), (height, width, 3) or (height, width, 4), not {array.shape}",
+                param="multi_modal_data.image",
+            )
         return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[-1:] == (1,) else array))
     raise InvalidRequestError(f"image {index}: cannot use {described} as a picture", param="multi_modal_data.image")
 

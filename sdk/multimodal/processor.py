@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
@@ -137,7 +138,8 @@ class BaseMultiModalProcessor(Generic[Info]):
         if mm_items:
             updates = self._guard("_get_prompt_updates", self._get_prompt_updates, mm_items, kwargs, out)
         bos = getattr(self.info.get_tokenizer(), "bos_token_id", None)
-        final, places = apply_prompt_updates(ids, updates, mm_items.get_all_counts(), bos_token_id=bos)
+        apply = partial(apply_prompt_updates, ids, updates, mm_items.get_all_counts(), bos_token_id=bos)
+        final, places = self._guard("_get_prompt_updates", apply)
         self._check_leftovers(final, places)
         return ProcessedPrompt(final, tuple(self._item(p, mm_items, out) for p in places))
 
@@ -170,10 +172,7 @@ class BaseMultiModalProcessor(Generic[Info]):
         return items
 
     def _tokenize(self, prompt: str | Sequence[int], tok_kwargs: Mapping[str, Any]) -> list[int]:
-        if isinstance(prompt, str):
-            ids = list(self.info.get_tokenizer()(prompt, **tok_kwargs)["input_ids"])
-        else:
-            ids = list(prompt)
+        ids = list(self.info.get_tokenizer()(prompt, **tok_kwargs)["input_ids"] if isinstance(prompt, str) else prompt)
         done = self._guard("_apply_hf_processor_tokens_only", self._apply_hf_processor_tokens_only, ids)
         return list(done)
 
