@@ -44,8 +44,9 @@ def run(
 ) -> None:
     """Ask a model a question, with pictures if you like; without a question, chat with it."""
     from ..llm import LLM
+    from ..plugins import parse_pins
 
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "plugins": _pins(plugin or [])}
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "plugins": parse_pins(plugin or [])}
     if max_model_len is not None:
         options["max_model_len"] = max_model_len
     start = time.monotonic()
@@ -66,13 +67,6 @@ def run(
             talk.ask(prompt, image or [])
         else:
             _chat(talk, image or [])
-
-
-def _pins(values: list[str]) -> dict[str, str]:
-    pairs = [v.partition("=") for v in values]
-    if any(not a or not d for a, _, d in pairs):
-        raise InvalidRequestError("--plugin takes ARCHITECTURE=distribution", param="--plugin")
-    return {a: d for a, _, d in pairs}
 
 
 def _params(
