@@ -269,7 +269,7 @@ def _part(part: Any, guard: _Guard, media: dict[str, list[Any]], where: str) -> 
     value = part[key]
     if isinstance(value, Mapping) and "url" in value:
         value = value["url"]
-    if key == "base64" and isinstance(value, str):
+    if key == "base64" and isinstance(value, str) and value.lstrip()[:5].lower() != "data:":
         value = f"data:;base64,{value}"
     media.setdefault(modality, []).append(value)
     return {"type": modality, "_index": len(media[modality])}

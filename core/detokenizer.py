@@ -39,9 +39,12 @@ class Detokenizer:
 
     def append(self, ids: Sequence[int]) -> str | None:
         """Add tokens; returns the stop string that they complete, if any, with the text cut there."""
-        self.ids += ids
         before = self._decode(self.ids[self._context : self._done])
-        with_new = self._decode(self.ids[self._context :])
+        with_new = self._decode([*self.ids[self._context :], *ids])
+        if len(ids) > 1 and _UNFINISHED in with_new:
+            # Tokenizers that spell in bytes give up a whole run of them for one that is wrong: text must not depend on chunks.
+            return self.append_one_by_one(ids)
+        self.ids += ids
         if with_new.endswith(_UNFINISHED) or len(with_new) <= len(before):
             return None
         return self._extend(with_new[len(before) :])

@@ -23,6 +23,7 @@ from .errors import (
     MediaUnsupportedError,
     PluginContractError,
     PluginRuntimeError,
+    shown,
 )
 from .media.image import load_media
 from .plugins import ResolvedPlugin
@@ -113,7 +114,7 @@ class InputProcessor:
         """
         if isinstance(prompt, str):
             prompt = {"prompt": prompt}
-        elif isinstance(prompt, Sequence):
+        elif isinstance(prompt, Sequence) or hasattr(prompt, "tolist"):
             prompt = {"prompt_token_ids": prompt}
         if not isinstance(prompt, Mapping):
             raise InvalidRequestError(
@@ -200,13 +201,13 @@ class InputProcessor:
         for i, token in enumerate(ids):
             if isinstance(token, bool) or not isinstance(token, Integral):
                 raise InvalidRequestError(
-                    f"prompt_token_ids[{i}] is {token!r:.40}, not a whole number",
+                    f"prompt_token_ids[{i}] is {shown(token)}, not a whole number",
                     code="invalid_token",
                     param="prompt_token_ids",
                 )
             if not 0 <= int(token) < self.vocab_size and token not in self.reserved:
                 raise InvalidRequestError(
-                    f"prompt_token_ids[{i}] is {token}, but this model's ids go from 0 to {self.vocab_size - 1}",
+                    f"prompt_token_ids[{i}] is {shown(token)}, but this model's ids go from 0 to {self.vocab_size - 1}",
                     code="invalid_token",
                     param="prompt_token_ids",
                 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
-from .errors import InvalidRequestError
+from .errors import InvalidRequestError, shown
 
 MAX_N = 16
 MAX_STOPS, MAX_STOP_CHARS = 4, 256
@@ -101,7 +101,7 @@ class SamplingParams:
 
 
 def _bad(name: str, what: str, value: object) -> InvalidRequestError:
-    return InvalidRequestError(f"{name} {what}, not {value!r:.80}", param=f"sampling_params.{name}")
+    return InvalidRequestError(f"{name} {what}, not {shown(value)}", param=f"sampling_params.{name}")
 
 
 def _int(name: str, value: object, low: int, high: int) -> int:
@@ -115,9 +115,12 @@ def _int(name: str, value: object, low: int, high: int) -> int:
 
 
 def _number(name: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise _bad(name, "must be a finite number", value)
-    number = float(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise _bad(name, "must be a number", value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not low <= number <= high:
         raise _bad(name, f"must be between {low:g} and {high:g}", value)
     return number

@@ -150,7 +150,8 @@ def _flatten(image: Any) -> Any:
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
+    transparent = image.info.get("transparency")
+    if image.mode == "RGB" and transparent is None:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         import numpy as np
@@ -158,6 +159,8 @@ def _flatten(image: Any) -> Any:
         values = np.asarray(image, dtype=np.float64)
         scale = 257.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 1.0
         image = Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8))
+        if isinstance(transparent, int):
+            image.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")

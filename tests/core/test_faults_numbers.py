@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from core import LLM
+from core import LLM, SamplingParams
 from core.errors import NumericalError
 from sdk.layers import VocabParallelEmbedding
 
-from .conftest import SHORT, assert_idle, prompt_ids, tokens
+from .conftest import assert_idle, prompt_ids, tokens
+
+FEW = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
 
 CROWD = [prompt_ids(i, n) for i, n in enumerate((9, 12, 5, 1))]
 
@@ -21,7 +23,7 @@ CROWD = [prompt_ids(i, n) for i, n in enumerate((9, 12, 5, 1))]
 @pytest.fixture(scope="module")
 def expected(llama: LLM) -> list[list[int]]:
     """What the crowd says where nothing is wrong."""
-    return [tokens(llama, [prompt], SHORT)[0] for prompt in CROWD]
+    return [tokens(llama, [prompt], FEW)[0] for prompt in CROWD]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def test_R068_neighbours_of_any_length_and_place_are_untouched(
     bad = [9, poison, *[9] * (length - 2)]
     with poisoned() as llm:
         for place in range(len(CROWD) + 1):
-            outputs = llm.generate([*CROWD[:place], bad, *CROWD[place:]], SHORT, on_error="return")
+            outputs = llm.generate([*CROWD[:place], bad, *CROWD[place:]], FEW, on_error="return")
             assert isinstance(outputs.pop(place).error, NumericalError)
             assert [o.error for o in outputs] == [None] * len(CROWD)
             assert [list(o.outputs[0].token_ids) for o in outputs] == expected
@@ -69,7 +71,7 @@ def test_R068_neighbours_of_any_length_and_place_are_untouched(
 @pytest.mark.usefixtures("_kernels")
 def test_R068_a_prompt_in_chunks_ends_at_the_chunk_that_breaks_it(poisoned: Poisoned, poison: int) -> None:
     with poisoned(max_num_batched_tokens=8) as llm:
-        stream = llm.generate([[poison] * 100, CROWD[0]], SHORT, stream=True, on_error="return")
+        stream = llm.generate([[poison] * 100, CROWD[0]], FEW, stream=True, on_error="return")
         first = next(stream)
         assert isinstance(first.error, NumericalError)
         assert first.outputs[0].finish_reason == "error"
@@ -87,10 +89,10 @@ def test_R068_pages_that_held_nan_are_clean_when_they_are_used_again(
     with poisoned(max_num_batched_tokens=chunk, kv_cache_bytes=pool) as llm:
         for place in (0, 2):
             prompts = [*CROWD[:place], [poison] * 60, *CROWD[place:]]
-            outputs = llm.generate(prompts, SHORT, on_error="return")
+            outputs = llm.generate(prompts, FEW, on_error="return")
             assert isinstance(outputs.pop(place).error, NumericalError)
             assert [list(o.outputs[0].token_ids) for o in outputs] == expected
-            assert tokens(llm, CROWD, SHORT) == expected
+            assert tokens(llm, CROWD, FEW) == expected
         for keys, values in llm.engine.pages.values():
             assert torch.isfinite(keys).all()
             assert torch.isfinite(values).all()
@@ -100,17 +102,17 @@ def test_R068_a_stream_that_is_left_behind_leaves_no_nan(
     poisoned: Poisoned, poison: int, expected: list[list[int]], llama: LLM
 ) -> None:
     with poisoned(max_num_batched_tokens=8, kv_cache_bytes=llama.plan.bytes_per_token * 16 * 5) as llm:
-        stream = llm.generate([CROWD[0], [9] * 40 + [poison] * 20], SHORT, stream=True, on_error="return")
+        stream = llm.generate([CROWD[0], [9] * 40 + [poison] * 20], FEW, stream=True, on_error="return")
         for _ in range(3):
             next(stream)
         stream.close()
-        assert tokens(llm, CROWD, SHORT) == expected
+        assert tokens(llm, CROWD, FEW) == expected
 
 
 def test_R068_what_was_done_before_is_kept(poisoned: Poisoned, poison: int, expected: list[list[int]]) -> None:
     with poisoned(max_num_batched_tokens=8) as llm:
         with pytest.raises(NumericalError, match="other requests are not affected") as caught:
-            llm.generate([CROWD[3], [9] * 150 + [poison]], SHORT)
+            llm.generate([CROWD[3], [9] * 150 + [poison]], FEW)
         (done,) = caught.value.partial_results
         assert list(done.outputs[0].token_ids) == expected[3]
         assert_idle(llm)

@@ -868,19 +868,19 @@ def small_talk(rng: Random, picture: bool) -> Turn:
 
 
 KINDS = {
-    _describe: 16,
-    _where: 13,
-    _count: 12,
-    _colour_of: 9,
-    _shape_of: 9,
-    _is_there: 10,
+    _describe: 8,
+    _where: 16,
+    _count: 9,
+    _colour_of: 8,
+    _shape_of: 8,
+    _is_there: 9,
     _is_colour: 3,
-    _is_at: 5,
-    _relation: 13,
-    _what_side: 10,
-    _what_at: 9,
-    _colours: 3,
-    _size: 4,
+    _is_at: 8,
+    _relation: 20,
+    _what_side: 16,
+    _what_at: 7,
+    _colours: 4,
+    _size: 5,
     _other: 4,
 }
 
