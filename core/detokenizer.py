@@ -39,15 +39,20 @@ class Detokenizer:
 
     def append(self, ids: Sequence[int]) -> str | None:
         """Add tokens; returns the stop string that they complete, if any, with the text cut there."""
-        before = self._decode(self.ids[self._context : self._done])
-        with_new = self._decode([*self.ids[self._context :], *ids])
-        if len(ids) > 1 and _UNFINISHED in with_new:
-            # Tokenizers that spell in bytes give up a whole run of them for one that is wrong: text must not depend on chunks.
-            return self.append_one_by_one(ids)
+        new = self._text_of([*self.ids[self._context :], *ids])
+        if len(ids) > 1 and _UNFINISHED in new:
+            return self.append_one_by_one(ids)  # what a broken character does must not depend on how chunks fall
         self.ids += ids
-        if with_new.endswith(_UNFINISHED) or len(with_new) <= len(before):
-            return None
-        return self._extend(with_new[len(before) :])
+        return None if not new or new.endswith(_UNFINISHED) else self._extend(new)
+
+    def _text_of(self, window: Sequence[int]) -> str:
+        """What tokens from the context on add to the text."""
+        known = self._done - self._context
+        before, with_new = self._decode(window[:known]), self._decode(window)
+        if with_new.startswith(before):
+            return with_new[len(before) :]
+        # A tokenizer that spells in bytes gives up a whole run of them for one that is wrong: those before it are out already.
+        return self._decode(window[known:])
 
     def append_one_by_one(self, ids: Sequence[int]) -> str | None:
         """As `append`, a token at a time, so that the first stop string wins wherever chunks end."""
@@ -73,8 +78,7 @@ class Detokenizer:
     def finish(self) -> str | None:
         """No more tokens come: let out what was held back, as it is."""
         if self.stopped_by is None and self._done < len(self.ids):
-            before = self._decode(self.ids[self._context : self._done])
-            rest = self._decode(self.ids[self._context :])[len(before) :]
+            rest = self._text_of(self.ids[self._context :])
             if rest:
                 self._extend(rest)
         return self.stopped_by

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -39,6 +39,7 @@ PIECES = st.lists(st.one_of(st.sampled_from(SPECIAL), TEXTS), max_size=5).map(""
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(user=TEXTS, system=TEXTS)
 def test_clean_text_has_transformers_ids(llama: LLM, llama_folder: Path, user: str, system: str) -> None:
+    assume(not any(t in user or t in system for t in llama.engine.inputs.chat.added_tokens))
     messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     theirs = llama.get_tokenizer().apply_chat_template(messages, add_generation_prompt=True)
     ours = llama.engine.inputs.process_chat(messages).prompt.prompt_token_ids

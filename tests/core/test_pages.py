@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -11,7 +14,8 @@ from core.cache.pages import PagePool
 from core.errors import EngineDeadError
 from core.request import Request, Status
 from core.sampling import SamplingParams
-from core.scheduler import Scheduler
+from core.scheduler import Scheduled, Scheduler
+from sdk.multimodal import PlaceholderRange, ProcessedItem
 
 
 def test_pages_are_taken_shared_and_released() -> None:
@@ -71,21 +75,37 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.num_free == 12 - len({p for h in self.held for p in h})
 
 
-class SchedulerMachine(RuleBasedStateMachine):
-    """R079: random arrivals, steps, ends and aborts in a pool that is too small for all of them."""
+def place(request: Request, item: int) -> tuple[int, int]:
+    """Where an item begins, and how many tokens it takes."""
+    found = request.items[item].placeholder
+    return found.offset, found.length
 
-    PAGES, SIZE, SEQS, BUDGET = 10, 4, 3, 9
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """R079: random arrivals with and without media, steps, ends and aborts in a pool that is too small for all of them."""
+
+    PAGES, SIZE, SEQS, BUDGET, ENCODER = 10, 4, 3, 9, 7
 
     def __init__(self) -> None:
         super().__init__()
         self.pool = PagePool(self.PAGES, self.SIZE)
-        self.scheduler = Scheduler(self.pool, self.SEQS, self.BUDGET, self.BUDGET)
+        self.scheduler = Scheduler(self.pool, self.SEQS, self.BUDGET, self.ENCODER)
         self.alive: list[Request] = []
         self.number = 0
 
-    @rule(prompt=st.integers(1, 24), output=st.integers(1, 12))
-    def arrive(self, prompt: int, output: int) -> None:
+    @rule(
+        prompt=st.integers(1, 24),
+        output=st.integers(1, 12),
+        media=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 9)), max_size=3),
+    )
+    def arrive(self, prompt: int, output: int, media: list[tuple[int, int]]) -> None:
         self.number += 1
+        items, at = [], 0
+        for gap, length in media:
+            if at + gap + length <= prompt:
+                mask = np.arange(length) % 3 != 1  # some tokens of an item take no embedding
+                items.append(ProcessedItem({}, PlaceholderRange("image", len(items), at + gap, length, mask)))
+                at += gap + length
         request = Request(
             request_id=str(self.number),
             token_ids=list(range(prompt)),
@@ -94,6 +114,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_tokens=output,
             eos_token_ids=frozenset(),
             seed=0,
+            items=items,
         )
         self.scheduler.add(request)
         self.alive.append(request)
@@ -103,16 +124,32 @@ class SchedulerMachine(RuleBasedStateMachine):
         plan = self.scheduler.schedule()
         assert bool(plan) == bool(self.alive), "there is work but nobody goes on"
         assert sum(s.count for s in plan) <= self.BUDGET
+        rows = [s.request.items[i].placeholder.num_embeds for s in plan for i in s.encode]
+        assert sum(rows) <= self.ENCODER or len(rows) == 1
+        if plan:
+            oldest = min(self.alive, key=lambda r: int(r.request_id))
+            assert plan[0].request is oldest, "whoever came first goes on in every step"
         assert len({s.request.slot for s in plan}) == len(plan) <= self.SEQS
         for s in plan:
             assert s.count > 0
             assert s.start == s.request.num_computed
             assert len(s.request.pages) * self.SIZE >= s.start + s.count
+            self.encode(s)
             s.request.num_computed = s.start + s.count
             if s.samples or s.request.num_computed == len(s.request.token_ids):
                 s.request.token_ids.append(0)
                 if s.request.output_len >= s.request.max_tokens:
                     self.end(s.request)
+
+    def encode(self, s: Scheduled) -> None:
+        """As the runner and the engine do; an item that is needed is there, and is not encoded twice."""
+        encoded: dict[int, Any] = s.request.encoded
+        assert not encoded.keys() & set(s.encode)
+        encoded.update(dict.fromkeys(s.encode))
+        needed = set(s.request.items_between(s.start, s.start + s.count))
+        assert set(s.encode) <= needed <= encoded.keys()
+        for i in [i for i in encoded if s.start + s.count >= sum(place(s.request, i))]:
+            del encoded[i]
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
