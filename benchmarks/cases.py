@@ -3,6 +3,7 @@
 a  64 requests of 128 + 128 tokens          tokens/s
 b  decoding one sequence                     ms a token
 c  the first token after 2,048               ms
+d  32 requests of 1,056 + 16 tokens, that share their first 1,024 or share nothing    seconds
 e  the step of a tiny model, 32 and 256 sequences   ms
 f  LLaVA: 16 pictures, 64 + 64 tokens each   requests/s
 """
@@ -77,6 +78,15 @@ def _c(system: System, rng: np.random.Generator, vocab: int) -> Figures:
     return {"ttft_ms": _timed(system, _text(rng, vocab, 1, 2048, 1)) * 1e3}
 
 
+def _d(shared: bool) -> Callable[[System, np.random.Generator, int], Figures]:
+    def measure(system: System, rng: np.random.Generator, vocab: int) -> Figures:
+        prefix = _ids(rng, 1024, vocab)
+        asks = [Ask((prefix if shared else _ids(rng, 1024, vocab)) + _ids(rng, 32, vocab), 16) for _ in range(32)]
+        return {"seconds": _timed(system, asks)}
+
+    return measure
+
+
 def _e(batch: int) -> Callable[[System, np.random.Generator, int], Figures]:
     def measure(system: System, rng: np.random.Generator, vocab: int) -> Figures:
         one = _timed(system, _text(rng, vocab, batch, 16, 1))
@@ -113,6 +123,8 @@ CASES: dict[str, Case] = {
     "a": Case("llama-0.5b", _a, "out_tok_s", "higher", lambda f, m: BATCH_FLOP / (m["bf16_tflop_s"] * 1e12) / f["seconds"]),
     "b": Case("llama-0.5b", _b, "ms_per_token", "lower", lambda f, m: DECODED_BYTES / m["read_gb_s"] / f["ms_per_token"] / 1e6),
     "c": Case("llama-0.5b", _c, "ttft_ms", "lower", lambda f, m: PREFILL_FLOP / (m["bf16_tflop_s"] * 1e12) / f["ttft_ms"] * 1e3),
+    "d-shared": Case("llama-0.5b", _d(True), "seconds", "lower"),
+    "d-different": Case("llama-0.5b", _d(False), "seconds", "lower"),
     "e32": Case("llama-tiny", _e(32), "ms_step", "lower"),
     "e256": Case("llama-tiny", _e(256), "ms_step", "lower"),
     "f-different": Case("llava-small", _f(False), "req_s", "higher"),

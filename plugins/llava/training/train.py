@@ -671,7 +671,13 @@ def teach_tower(learner: Learner, minutes: float, seed: int, rate: float) -> Non
 
 
 def teach_all(
-    learner: Learner, out: Path, tokenizer: PreTrainedTokenizerFast, minutes: float, seed: int, rate: float
+    learner: Learner,
+    out: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    minutes: float,
+    seed: int,
+    rate: float,
+    aimed: float,
 ) -> None:
     """Last all of it: questions and answers about pictures. Saves a running average."""
     descent = Descent(
@@ -689,7 +695,7 @@ def teach_all(
             features, patches, scenes = learner.look(batch)
             seen, missed = learner.aim(batch, features)
             answers, right = learner.talk(batch, seen)
-        descent.down(answers + 0.1 * patches + 0.3 * missed)
+        descent.down(answers + 0.1 * patches + aimed * missed)
         keep = min(0.995, descent.step / (descent.step + 10))
         with torch.no_grad():
             for k, v in learner.model.state_dict().items():
@@ -708,7 +714,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45, help="for the lessons together, each the same time")
     parser.add_argument("--lessons", default="words,tower,all", help="which of them")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="the highest learning rate")
-    parser.add_argument("--start", type=Path, nargs="*", default=[], help="go on from these states")
+    parser.add_argument("--start", type=Path, nargs="*", default=[], help="go on from these states or checkpoints")
     parser.add_argument("--state", type=Path, help="write the state to go on from here")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="more only on cores that nothing else uses")
@@ -723,6 +729,9 @@ def main() -> None:
     prepare_tower(inner.vision_tower)
     prepare_language(inner.language_model)
     for state in args.start:
+        if state.is_dir():
+            learner.model.load_state_dict(LlavaForConditionalGeneration.from_pretrained(state).float().state_dict())
+            continue
         learner.load_state_dict(torch.load(state, weights_only=True), strict=False)
         learner.imagine.requires_grad_(False)  # what was learnt from it stays true
     tokenizer.save_pretrained(args.out)
@@ -738,7 +747,9 @@ def main() -> None:
     if "tower" in lessons:
         teach_tower(learner, minutes, args.seed, args.rate)
     if "all" in lessons:
-        teach_all(learner, args.out, tokenizer, minutes, args.seed, args.rate / 2)
+        # A checkpoint holds no nine places as the language model was told them, so nothing is to be aimed at.
+        aimed = 0.0 if any(s.is_dir() for s in args.start) else 0.3
+        teach_all(learner, args.out, tokenizer, minutes, args.seed, args.rate / 2, aimed)
     if args.state:
         torch.save(learner.state_dict(), args.state)
 
