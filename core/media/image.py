@@ -6,22 +6,19 @@ animation the first frame is taken.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
-import re
-import stat
 import warnings
 from pathlib import Path
 from typing import Any
 
-from ..errors import MediaDecodeError, MediaForbiddenError, MediaTooLargeError, MediaUnsupportedError
+from ..errors import MediaDecodeError, MediaTooLargeError, MediaUnsupportedError
+from .source import Kind, is_url, read_path, read_url
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
-_URL = re.compile(r"^\s*([a-zA-Z][a-zA-Z0-9+.-]*):")
+PICTURE = Kind("picture", "image", "image_url", "invalid_image", "image_too_large", "image/png")
 
 
 def load_image(value: Any, *, allow_paths: bool = True) -> Any:
@@ -44,55 +41,11 @@ def load_image(value: Any, *, allow_paths: bool = True) -> Any:
         return _decoded(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return decode_image(bytes(value))
-    if isinstance(value, Path) or (isinstance(value, str) and allow_paths and not _is_url(value)):
-        return decode_image(_read(Path(value).expanduser()))
+    if isinstance(value, Path) or (isinstance(value, str) and allow_paths and not is_url(value)):
+        return decode_image(read_path(Path(value).expanduser(), PICTURE, MAX_BYTES))
     if isinstance(value, str):
-        return decode_image(_from_url(value))
+        return decode_image(read_url(value, PICTURE, MAX_BYTES))
     return value
-
-
-def _is_url(value: str) -> bool:
-    match = _URL.match(value)
-    return match is not None and len(match[1]) > 1  # one letter is a Windows drive
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise MediaDecodeError(f"picture {_shown(path)} cannot be read: it is no file", param="image")
-        if path.stat().st_size > MAX_BYTES:
-            raise MediaTooLargeError(f"picture {_shown(path)} has more than {MAX_BYTES // 2**20} MiB")
-        return path.read_bytes()
-    except (OSError, ValueError) as e:  # ValueError: a NUL in the name
-        why = getattr(e, "strerror", None) or "this is no path"
-        raise MediaDecodeError(f"picture {_shown(path)} cannot be read: {why}", param="image") from e
-
-
-def _shown(path: Path) -> str:
-    text = repr(str(path))
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def _from_url(value: str) -> bytes:
-    scheme, _, rest = value.strip().partition(":")
-    if scheme.lower() != "data":
-        raise MediaForbiddenError(
-            f"pictures are not fetched from {scheme.lower()}: URLs here; send the picture itself, as bytes or a data: URI",
-            param="image_url",
-        )
-    header, comma, payload = rest.partition(",")
-    if not comma:
-        raise MediaDecodeError("this data: URI has no comma, so it has no data", param="image_url")
-    if not header.lower().rstrip().endswith(";base64"):
-        raise MediaDecodeError("a data: URI must be base64 (data:image/png;base64,…)", param="image_url")
-    if len(payload) > MAX_BYTES * 4 // 3 + 4:
-        raise MediaTooLargeError(
-            f"the picture in this data: URI has more than {MAX_BYTES // 2**20} MiB", param="image_url"
-        )
-    try:
-        return base64.b64decode("".join(payload.split()), validate=True)
-    except (binascii.Error, ValueError) as e:
-        raise MediaDecodeError("the data: URI is not valid base64", param="image_url") from e
 
 
 def decode_image(data: bytes) -> Any:
