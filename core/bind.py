@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdk.layers import Attention, EncoderAttention, Layer
+from sdk.layers import Attention, EncoderAttention, Experts, Layer, RotaryEmbedding
 from sdk.layers.linear import Linear
 
 from .errors import PluginContractError
 from .kernels.attention import FullAttention, PagedAttention
 from .kernels.choice import compiled_kernels
+from .kernels.experts import pack_experts
 from .kernels.linear import pack
 from .step import StepHolder
 
@@ -47,6 +48,11 @@ def attention_layers(model: nn.Module) -> dict[str, Attention]:
                 "give each its own, or leave prefix out: the path in the module tree is the name"
             )
     return found
+
+
+def rotary_embeddings(model: nn.Module) -> list[RotaryEmbedding]:
+    """The rotary embeddings that the layers with K/V apply, each once."""
+    return list(dict.fromkeys(a.rotary for a in attention_layers(model).values() if a.rotary is not None))
 
 
 def page_shapes(model: nn.Module) -> dict[str, PageShape]:
@@ -85,6 +91,8 @@ def bind(model: nn.Module, pages: dict[str, tuple[Tensor, Tensor]], step: StepHo
     for module in model.modules():
         if isinstance(module, Linear):
             pack(module, keep_weight=owners[id(module.weight)] > 1)
+        elif isinstance(module, Experts):
+            pack_experts(module)
         elif isinstance(module, EncoderAttention):
             module.fill(FullAttention(module))
         elif compiled and isinstance(module, Layer) and (kernel := compiled.row_kernel(module)) is not None:

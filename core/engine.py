@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .bind import allocate_pages, bind, page_shapes, unbind
+from .bind import allocate_pages, bind, page_shapes, rotary_embeddings, unbind
 from .cache.pages import PagePool
 from .checkpoint import Checkpoint, locate
 from .config import EngineConfig
@@ -93,6 +93,8 @@ class Engine:
         self.inputs = InputProcessor(self.config, self.checkpoint, self.plugin, self.plan.max_model_len, hidden_size)
         self.pool = PagePool(self.plan.num_pages, self.plan.page_size)
         self.pages = allocate_pages(self.model, self.plan.num_pages, self.plan.page_size, self.dtype, self.device)
+        restarts = [r.restart_length for r in rotary_embeddings(self.model) if r.restart_length is not None]
+        self._restart_len = min(restarts, default=None)
         holder = StepHolder()
         bind(self.model, self.pages, holder)
         builder = StepBuilder(self.config.max_num_seqs, self.plan.max_model_len, self.plan.page_size, self.device)
@@ -197,6 +199,8 @@ class Engine:
             request.finish_reason = "length"
         if request.finish_reason is not None:
             self._finish(request)
+        elif self._restart_len is not None and request.whole_len <= self._restart_len < len(request.token_ids):
+            request.restart()
 
     def stop(self, request: Request, stop_string: str) -> None:
         """End a request at a stop string that was found in its text."""

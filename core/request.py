@@ -40,6 +40,7 @@ class Request:
         slot: Row of the runner's tables while it runs, -1 otherwise.
         encoded: Index in `items` → embeddings, kept until the prompt has passed the item.
         seed: 64 bits that its draws come from.
+        restarted_len: How long it was when all of it had to be computed anew; 0: never.
     """
 
     request_id: str
@@ -55,6 +56,7 @@ class Request:
     pages: list[int] = field(default_factory=list)
     slot: int = -1
     encoded: dict[int, Tensor] = field(default_factory=dict)
+    restarted_len: int = 0
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: str | int | None = None
@@ -70,6 +72,16 @@ class Request:
     def output_token_ids(self) -> list[int]:
         """Tokens generated so far."""
         return self.token_ids[self.prompt_len :]
+
+    @property
+    def whole_len(self) -> int:
+        """Tokens that are seen as one text, whose length counts for each of them: the prompt, or more after a restart."""
+        return max(self.prompt_len, self.restarted_len)
+
+    def restart(self) -> None:
+        """Compute all of it anew, in the pages it has, as one text: nobody else may hold them."""
+        self.restarted_len, self.num_computed = len(self.token_ids), 0
+        self.encoded.clear()
 
     @property
     def finished(self) -> bool:

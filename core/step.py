@@ -187,13 +187,13 @@ class StepBuilder:
         positions = np.arange(counts.sum()) - np.repeat(firsts - starts, counts)
         pages = self.pages[rows, positions // self.page_size].astype(np.int64)
         samples = np.array([s.samples for s in ordered], dtype=np.bool_)
-        prompt = np.array([s.request.prompt_len for s in ordered], dtype=np.int64)
+        whole = np.array([s.request.whole_len for s in ordered], dtype=np.int64)
         return StepTensors(
             order=ordered,
             input_ids=self._tensor(self.tokens[rows, positions].astype(np.int64)),
             positions=self._tensor(positions),
             cache_slots=self._tensor(pages * self.page_size + positions % self.page_size),
-            lengths=self._tensor(np.maximum(np.repeat(prompt, counts), positions + 1)),
+            lengths=self._tensor(np.maximum(np.repeat(whole, counts), positions + 1)),
             groups=self._groups(keys, slots, starts, counts, firsts),
             sample_rows=self._tensor((firsts + counts - 1)[samples]),
         )

@@ -14,6 +14,7 @@ __getattr__, __dir__, _names = attach(
         "API_VERSION": "spec",
         "Architecture": "spec",
         "Capabilities": "spec",
+        "CausalLM": "causal_lm",
         "ConfigView": "config_view",
         "Encoder": "interfaces",
         "Model": "interfaces",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .context import ModelContext as ModelContext
     from .hooks import hookimpl as hookimpl
     from .interfaces import Encoder as Encoder
+    from .causal_lm import CausalLM as CausalLM
     from .interfaces import Model as Model
     from .interfaces import SupportsMultiModal as SupportsMultiModal
     from .spec import API_VERSION as API_VERSION

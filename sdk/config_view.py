@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 _SPELLINGS = {
     "dtype": ("torch_dtype",),
@@ -13,6 +13,8 @@ _SPELLINGS = {
     "audio_token_id": ("audio_token_index",),
     "rope_parameters": ("rope_scaling",),
 }
+
+_LAYER_TYPES: Mapping[str, Literal["full", "sliding"]] = {"full_attention": "full", "sliding_attention": "sliding"}
 
 
 class ConfigView:
@@ -36,6 +38,11 @@ class ConfigView:
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a key, or `default`."""
         return getattr(self, name, default)
+
+    def attention_kinds(self, default: Sequence[str] = ()) -> tuple[Literal["full", "sliding"], ...]:
+        """What `layer_types` names, as `Capabilities.attention` spells it; `default` serves a config without the key."""
+        types = self.get("layer_types") or default
+        return tuple(kind for name, kind in _LAYER_TYPES.items() if name in types)
 
     @property
     def text(self) -> ConfigView:

@@ -38,7 +38,7 @@ class WeightMap:
 
 
 class Slot(NamedTuple):
-    """Where one tensor of a checkpoint goes."""
+    """Where one tensor of a checkpoint goes: a parameter, or some rows of it (of a stack of matrices, end to end)."""
 
     parameter: str
     rows: slice | None
@@ -69,6 +69,9 @@ def parameter_slots(module: nn.Module) -> dict[str, Slot]:
             slots[full] = Slot(target, None)
             for part_name, part_slice in rows.items():
                 slots[".".join(filter(None, (parent, part_name, name)))] = Slot(target, part_slice)
+        for tensor_name, (name, part_slice) in part.part_tensors().items() if hasattr(part, "part_tensors") else ():
+            target = canonical[id(getattr(part, name))]
+            slots[f"{path}.{tensor_name}" if path else tensor_name] = Slot(target, part_slice)
     for full, buffer in module.named_buffers():
         owner, _, name = full.rpartition(".")
         if name not in module.get_submodule(owner)._non_persistent_buffers_set:
@@ -127,7 +130,7 @@ def load_weights_report(module: nn.Module, weights: Iterable[tuple[str, Tensor]]
             continue
         seen[key] = name
         _copy(tensors[slot.parameter], slot, source, tensor)
-        full = tensors[slot.parameter].shape[0] if tensors[slot.parameter].ndim else 1
+        full = _rows(tensors[slot.parameter]).shape[0] if tensors[slot.parameter].ndim else 1
         rows_filled[slot.parameter] = rows_filled.get(slot.parameter, 0) + (
             slot.rows.stop - slot.rows.start if slot.rows else full
         )
@@ -138,9 +141,14 @@ def load_weights_report(module: nn.Module, weights: Iterable[tuple[str, Tensor]]
     return report
 
 
+def _rows(parameter: Tensor) -> Tensor:
+    """A parameter as rows: a stack of matrices as one tall matrix."""
+    return parameter.flatten(0, -2) if parameter.ndim > 2 else parameter
+
+
 @torch.no_grad()
 def _copy(parameter: Tensor, slot: Slot, source: str, tensor: Tensor) -> None:
-    target = parameter if slot.rows is None else parameter[slot.rows]
+    target = parameter if slot.rows is None else _rows(parameter)[slot.rows]
     if target.shape != tensor.shape:
         part = f" (rows {slot.rows.start}–{slot.rows.stop})" if slot.rows else ""
         raise WeightsShapeError(

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from .compiled import at, exp, kernel, load, store
+from .compiled import at, exp, kernel, load, store, tanh
 
 
 @kernel
 def paged_decode(q: int, q_stride: int, keys: int, values: int, pages: Any, lengths: Any, out: int, heads: int, kv_heads: int,
-                 dim: int, page_size: int, scale: float, window: int, kind: Any) -> None:  # fmt: skip
+                 dim: int, page_size: int, scale: float, cap: float, window: int, kind: Any) -> None:  # fmt: skip
     """`out[i] = attention(q[i], keys and values of sequence i)`, by an online softmax over pages (Milakov & Gimelshein 2018).
 
     Args (arrays): pages `(sequences, most pages)` int64, lengths `(sequences,)` int64 with the query's own token counted;
-    `window` 0: none.
+    `window` and soft `cap` 0: none.
     """
     sequences = len(lengths)
     group = heads // kv_heads
@@ -57,6 +57,9 @@ def paged_decode(q: int, q_stride: int, keys: int, values: int, pages: Any, leng
                     scores[g * width + four + 1] = w1
                     scores[g * width + four + 2] = w2
                     scores[g * width + four + 3] = w3
+            if cap > 0:
+                for s in range(group * width):
+                    scores[s] = np.float32(cap) * tanh(scores[s] / np.float32(cap))
             for g in range(group):
                 top = best[g]
                 for t in range(count):

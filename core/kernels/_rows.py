@@ -12,22 +12,25 @@ from .compiled import at, exp, kernel, load, store
 
 
 @kernel
-def rms_norm(x: int, x_stride: int, residual: int, weight: int, out: int, total: int, rows: int, n: int, eps: float,
-             offset: float, kind: Any) -> None:  # fmt: skip
-    """`out = norm(x + residual)`, `total = x + residual`; without a residual (address 0) `total` is not written."""
+def rms_norm(x: int, x_stride: int, lines: int, residual: int, weight: int, out: int, total: int, rows: int, n: int,
+             eps: float, offset: float, kind: Any) -> None:  # fmt: skip
+    """`out = norm(x + residual)`, `total = x + residual`; without a residual (address 0) `total` is not written.
+
+    `x` has `lines` rows side by side every `x_stride` elements; the others are contiguous.
+    """
     xs, ws = at(x, kind), at(weight, kind)
     rs, ts, os = at(residual, kind), at(total, kind), at(out, kind)
     for row in prange(rows):
-        line = np.empty(n, dtype=np.float32)
+        line, start = np.empty(n, dtype=np.float32), row // lines * x_stride + row % lines * n
         if residual != 0:
             for i in range(n):
-                value = load(xs, row * x_stride + i) + load(rs, row * n + i)
+                value = load(xs, start + i) + load(rs, row * n + i)
                 store(ts, row * n + i, value)
             for i in range(n):
                 line[i] = load(ts, row * n + i)
         else:
             for i in range(n):
-                line[i] = load(xs, row * x_stride + i)
+                line[i] = load(xs, start + i)
         squares = np.float32(0.0)
         for i in range(n):
             squares += line[i] * line[i]

@@ -17,6 +17,9 @@ from ..step import AttentionGroup, StepHolder, StepTensors
 if TYPE_CHECKING:
     from .attention_compiled import CompiledAttention
 
+MOST_SCORES = 2**24
+"""Scores that are written out at once where no fused kernel serves: 64 MiB of float32."""
+
 
 class PagedAttention:
     """Fills one `sdk.layers.Attention`: writes the step's keys and values to their pages and attends over them.
@@ -79,12 +82,12 @@ class PagedAttention:
             q = q[group.rows]
             if group.fresh:
                 k, v = k[group.rows], v[group.rows]
-        decodes = self.plain and group.num_queries == 1
-        if decodes and self.compiled is not None and self.compiled.reads(q):
+        decodes = group.num_queries == 1
+        if decodes and self.compiled is not None and self.compiled.decodes and self.compiled.reads(q):
             return self.compiled.decode(group, q)
         if not group.fresh:
             k, v = self._gather(self.keys, group), self._gather(self.values, group)
-        if decodes:
+        if decodes and self.plain:
             return self._decode(group, q, k, v)
         window = self.layer.sliding_window
         k, v = (x.repeat_interleave(self.group, dim=2) if self.group > 1 else x for x in (k, v))
@@ -106,14 +109,20 @@ class PagedAttention:
         return out.flatten(1).unsqueeze(1)
 
     def _with_extras(self, group: AttentionGroup, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Soft caps, ALiBi and sinks, written out. Shapes: `(sequences, heads, queries | keys, head_dim)`."""
+        """Soft caps, ALiBi and sinks, written out, for some queries at a time: all scores at once may be more than there is
+        memory. Shapes: `(sequences, heads, queries | keys, head_dim)`."""
+        rows = max(1, MOST_SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
+        parts = [self._some_queries(group, slice(i, i + rows), q, k, v) for i in range(0, q.shape[2], rows)]
+        return torch.cat(parts, dim=2).transpose(1, 2).flatten(2)
+
+    def _some_queries(self, group: AttentionGroup, some: slice, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         layer = self.layer
-        scores = (q @ k.transpose(-1, -2)).float() * layer.scale
+        scores = (q[:, :, some] @ k.transpose(-1, -2)).float() * layer.scale
         if layer.logit_softcap is not None:
             scores = layer.logit_softcap * torch.tanh(scores / layer.logit_softcap)
         if layer.alibi_slopes is not None:
-            scores = scores + layer.alibi_slopes.float()[:, None, None] * group.distances().unsqueeze(1)
-        scores = scores.masked_fill(~group.mask(layer.sliding_window), float("-inf"))
+            scores = scores + layer.alibi_slopes.float()[:, None, None] * group.distances()[:, None, some]
+        scores = scores.masked_fill(~group.mask(layer.sliding_window)[:, :, some], float("-inf"))
         if layer.sinks is not None:
             sinks = layer.sinks.float()[:, None, None].expand(*scores.shape[:-1], 1)
             scores = torch.cat((scores, sinks), dim=-1)

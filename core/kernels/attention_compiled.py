@@ -30,6 +30,11 @@ class CompiledAttention:
         """Whether these kernels know what the layer asks for."""
         return layer.rotary is None or not layer.rotary.interleaved
 
+    @property
+    def decodes(self) -> bool:
+        """Whether `decode` knows what the layer asks for; the other parts serve any layer."""
+        return self.layer.sinks is None and self.layer.alibi_slopes is None
+
     def reads(self, *tensors: Tensor) -> bool:
         """Whether these `(tokens, heads, head_dim)` tensors lie as the kernels want them: heads side by side."""
         dtype, dim = self.keys.dtype, self.layer.head_dim
@@ -86,6 +91,7 @@ class CompiledAttention:
             layer.head_dim,
             self.keys.shape[1],
             layer.scale,
+            layer.logit_softcap or 0.0,
             layer.sliding_window or 0,
             self.kind,
         )

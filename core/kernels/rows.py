@@ -18,8 +18,11 @@ class CompiledRMSNorm:
         self.layer, self.kind = layer, kind_of(layer.weight.dtype)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        layer, rows = self.layer, x.shape[0]
-        readable = x.ndim == 2 and supports(x, layer.weight)
+        layer, n = self.layer, x.shape[-1]
+        # Rows by themselves, or the heads of each token side by side, as a fused projection leaves them.
+        lines = x.shape[1] if x.ndim == 3 else 1
+        side_by_side = x.ndim == 2 or (x.ndim == 3 and x.stride(1) == n)
+        readable = side_by_side and supports(x, layer.weight)
         if not readable or (residual is not None and not (residual.is_contiguous() and supports(residual, x))):
             return layer.reference(x, residual)
         out = torch.empty(x.shape, dtype=x.dtype)
@@ -28,12 +31,13 @@ class CompiledRMSNorm:
             x.numel(),
             x.data_ptr(),
             x.stride(0),
+            lines,
             residual.data_ptr() if residual is not None else 0,
             layer.weight.data_ptr(),
             out.data_ptr(),
             total.data_ptr() if total is not None else 0,
-            rows,
-            layer.hidden_size,
+            x.shape[0] * lines,
+            n,
             layer.eps,
             layer.offset,
             self.kind,

@@ -3,7 +3,9 @@
 from .activation import Activation, ActivationAndMul, GeluAndMul, SiluAndMul
 from .attention import Attention, EncoderAttention, attention_reference
 from .base import Layer
-from .embedding import ParallelLMHead, VocabParallelEmbedding
+from .decoder import Decoder, PreNormBlock
+from .embedding import ParallelLMHead, PositionEmbedding, VocabParallelEmbedding
+from .experts import Experts, TopKRouter
 from .linear import (
     ColumnParallelLinear,
     MergedColumnParallelLinear,
@@ -11,26 +13,36 @@ from .linear import (
     ReplicatedLinear,
     RowParallelLinear,
 )
+from .mlp import GatedMLP
 from .norm import LayerNorm, RMSNorm
 from .rotary import RotaryEmbedding
+from .self_attention import SelfAttention, sliding_windows
 
 __all__ = [
     "Activation",
     "ActivationAndMul",
     "Attention",
     "ColumnParallelLinear",
+    "Decoder",
     "EncoderAttention",
+    "Experts",
+    "GatedMLP",
     "GeluAndMul",
     "Layer",
     "LayerNorm",
     "MergedColumnParallelLinear",
     "ParallelLMHead",
+    "PositionEmbedding",
+    "PreNormBlock",
     "QKVParallelLinear",
     "RMSNorm",
     "ReplicatedLinear",
     "RotaryEmbedding",
     "RowParallelLinear",
+    "SelfAttention",
     "SiluAndMul",
+    "TopKRouter",
     "VocabParallelEmbedding",
     "attention_reference",
+    "sliding_windows",
 ]

@@ -44,3 +44,10 @@ class Layer(nn.Module):
     def part_rows(self) -> Mapping[str, slice]:
         """Names of the checkpoint's modules that are fused in this one → the rows of each parameter they fill."""
         return {}
+
+    def part_tensors(self) -> Mapping[str, tuple[str, slice]]:
+        """Names of the checkpoint's tensors below this module → the parameter they fill, and which of its rows.
+
+        Rows are counted over all leading dimensions: those of a stack of matrices run on from one to the next.
+        """
+        return {}

@@ -1,4 +1,4 @@
-"""The two ends of a language model: token ids → hidden states, hidden states → logits."""
+"""The two ends of a language model: token ids and positions → hidden states, hidden states → logits."""
 
 from __future__ import annotations
 
@@ -26,6 +26,29 @@ class VocabParallelEmbedding(Layer):
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+class PositionEmbedding(Layer):
+    """A learned embedding of each position (Gehring et al. 2017), which every device holds whole.
+
+    Args:
+        num_positions: Positions that the model knows.
+        embedding_dim: Width.
+        offset: Rows of the table before that of position 0: some families keep the first for padding.
+
+    Shapes: `(tokens,) int -> (tokens, embedding_dim)`.
+    """
+
+    def __init__(self, num_positions: int, embedding_dim: int, *, offset: int = 0, prefix: str = "") -> None:
+        super().__init__(prefix)
+        self.num_positions, self.offset = num_positions, offset
+        self.weight = nn.Parameter(torch.empty(num_positions + offset, embedding_dim), requires_grad=False)
+
+    def reference(self, positions: Tensor) -> Tensor:
+        return F.embedding(positions + self.offset, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_positions}, offset={self.offset}"
 
 
 class ParallelLMHead(Linear):

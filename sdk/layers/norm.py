@@ -50,6 +50,10 @@ class RMSNorm(Layer):
         )
         return out if residual is None else (out, x)
 
+    def join(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Add a branch's output `x` to the residual stream: the sum normalised, and the sum. Without a stream yet, `x` is it."""
+        return (self(x), x) if residual is None else self(x, residual)
+
     def extra_repr(self) -> str:
         return f"{self.hidden_size}, eps={self.eps}"
 
@@ -57,16 +61,26 @@ class RMSNorm(Layer):
 class LayerNorm(Layer):
     """Layer normalisation (Ba et al. 2016) over the last dimension.
 
+    Args:
+        hidden_size: Width of `x`.
+        eps: Added to the variance.
+        bias: Whether there is a learned shift.
+        affine: Whether there is a learned scale; without one there is no shift either.
+
     Shapes: `(..., hidden_size) -> (..., hidden_size)`.
     """
 
+    weight: nn.Parameter | None
     bias: nn.Parameter | None
 
-    def __init__(self, hidden_size: int, eps: float = 1e-5, bias: bool = True, *, prefix: str = "") -> None:
+    def __init__(
+        self, hidden_size: int, eps: float = 1e-5, bias: bool = True, *, affine: bool = True, prefix: str = ""
+    ) -> None:
         super().__init__(prefix)
         self.hidden_size, self.eps = hidden_size, eps
-        self.weight = nn.Parameter(torch.empty(hidden_size), requires_grad=False)
-        self.register_parameter("bias", nn.Parameter(torch.empty(hidden_size), requires_grad=False) if bias else None)
+        for name, wanted in (("weight", affine), ("bias", affine and bias)):
+            parameter = nn.Parameter(torch.empty(hidden_size), requires_grad=False) if wanted else None
+            self.register_parameter(name, parameter)
 
     def reference(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (self.hidden_size,), self.weight, self.bias, self.eps)

@@ -52,9 +52,11 @@ class RotaryEmbedding(Layer):
 
     Args:
         config: The HF config that holds `rope_parameters` (or the older `rope_theta`, `rope_scaling`).
-        head_dim: Width of a head.
+        head_dim: Width of a head; by default the config's, or `hidden_size / num_attention_heads`.
         layer_type: Which entry of per-layer-type rope parameters to use.
         interleaved: Pairs are neighbours (GPT-J) rather than halves (NeoX, the HF default).
+        restarts: A sequence that outgrows the original length of `longrope` while it is decoded is computed anew, all of it
+            with the long frequencies, as Phi-3 asks; otherwise only the tokens after that length take them.
 
     Shapes: positions `(tokens,)`, q `(tokens, heads, head_dim)`, k `(tokens, kv heads, head_dim)` → q, k.
     """
@@ -63,10 +65,20 @@ class RotaryEmbedding(Layer):
     long_inv_freq: Tensor
 
     def __init__(
-        self, config: Any, head_dim: int, *, layer_type: str | None = None, interleaved: bool = False, prefix: str = ""
+        self,
+        config: Any,
+        head_dim: int | None = None,
+        *,
+        layer_type: str | None = None,
+        interleaved: bool = False,
+        restarts: bool = False,
+        prefix: str = "",
     ) -> None:
         super().__init__(prefix)
-        self.head_dim, self.interleaved = head_dim, interleaved
+        self.head_dim: int = (
+            head_dim or getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        self.interleaved = interleaved
         self.rope = rope_parameters(config, layer_type)
         self.rope_type: str = self.rope["rope_type"]
         self.max_position = int(getattr(config, "max_position_embeddings", 0) or 0)
@@ -80,6 +92,7 @@ class RotaryEmbedding(Layer):
             )
             long_freq, _ = self._frequencies(config, layer_type, self.original_max + 1)
             self.register_buffer("long_inv_freq", long_freq, persistent=False)
+        self.restart_length = self.original_max if restarts and self.rope_type == "longrope" else None
         self.rotary_dim = 2 * inv_freq.shape[-1]
         self._table: tuple[Tensor, Tensor] | None = None
 

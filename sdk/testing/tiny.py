@@ -88,7 +88,9 @@ def randomize(model: nn.Module, seed: int, *, gain: float = 1.5) -> None:
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if parameter.ndim > 1:
-            parameter.copy_(noise * gain / math.sqrt(parameter[0].numel()))
+            # Experts are stacked matrices, so that only the last dimension is what goes in.
+            fan_in = parameter.shape[-1] if ".experts." in name else parameter[0].numel()
+            parameter.copy_(noise * gain / math.sqrt(fan_in))
         elif "norm" in name and name.endswith("weight"):
             parameter.copy_(1 + 0.1 * noise)
         else:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from core.cache.pages import PagePool
+from core.kernels import attention
 from core.kernels.attention import PagedAttention
 from core.kernels.choice import compiled_kernels
 from core.request import Request
@@ -134,16 +135,27 @@ def test_every_window_and_page_size(window: int | None, page_size: int, compiled
     "extra",
     [
         {"logit_softcap": 2.0},
+        {"logit_softcap": 50.0},
+        {"logit_softcap": 2.0, "sliding_window": 6},
         {"alibi_slopes": torch.tensor([0.5, 0.25, 0.125, 0.0625])},
         {"sinks": torch.tensor([0.0, 1.0, -1.0, 3.0])},
         {"scale": 0.7},
         {"logit_softcap": 1.0, "sinks": torch.ones(4), "sliding_window": 6},
     ],
-    ids=["softcap", "alibi", "sinks", "scale", "all"],
+    ids=["softcap", "high softcap", "softcap and window", "alibi", "sinks", "scale", "all"],
 )
 def test_soft_caps_alibi_and_sinks(extra: dict[str, object], compiled: bool) -> None:
     layer = Attention(4, 16, num_kv_heads=2, **extra)  # type: ignore[arg-type]
     check(layer, BATCHES["everything"], torch.float32, 8, compiled=compiled)
+
+
+@pytest.mark.parametrize("most", [1, 300])
+def test_scores_are_written_out_for_some_queries_at_a_time(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "MOST_SCORES", most)
+    slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625])
+    layer = Attention(4, 16, num_kv_heads=2, logit_softcap=1.0, alibi_slopes=slopes, sliding_window=6)
+    for batch in BATCHES.values():
+        check(layer, batch, torch.float32, 8, compiled=False)
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["torch", "compiled"])

@@ -35,6 +35,19 @@ def test_rms_norm_with_and_without_a_residual(rows: int, width: int, offset: flo
 
 @DTYPES
 @ROWS
+@pytest.mark.parametrize("heads", [1, 5])
+def test_rms_norm_of_each_head_in_a_fused_projection(rows: int, heads: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(rows + heads)
+    layer = RMSNorm(16, 1e-5)
+    layer.weight.data = torch.randn(16).to(dtype)
+    q, _ = torch.randn(rows, heads + 2, 16).to(dtype).split([heads, 2], dim=1)
+    ours = CompiledRMSNorm(layer)(q)
+    torch.testing.assert_close(ours, layer.reference(q), rtol=0.02, atol=TOLERANCE[dtype])
+    assert ours.is_contiguous()
+
+
+@DTYPES
+@ROWS
 def test_gated_silu_over_the_halves_of_one_product(rows: int, dtype: torch.dtype) -> None:
     torch.manual_seed(rows)
     layer = SiluAndMul()

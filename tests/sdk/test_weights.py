@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sdk import WeightMap
 from sdk.errors import MissingWeightsError, UnexpectedWeightsError, WeightsError, WeightsShapeError
 from sdk.layers import (
+    Experts,
     MergedColumnParallelLinear,
     ParallelLMHead,
     QKVParallelLinear,
@@ -168,6 +169,43 @@ def test_a_layer_is_filled_whole_or_in_parts() -> None:
     weights = {**checkpoint(), "blocks.0.gate_up_proj.weight": torch.ones(8, 4)}
     with pytest.raises(WeightsError, match="both whole and in parts"):
         load_weights(Net(), weights.items())
+
+
+class Sparse(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = Experts(3, 4, 5, "silu", parts=("w1", "w3", "w2"))
+
+
+def one_by_one() -> dict[str, Tensor]:
+    shapes = {"w1": (5, 4), "w3": (5, 4), "w2": (4, 5)}
+    return {f"experts.{i}.{part}.weight": torch.randn(shape) for i in range(3) for part, shape in shapes.items()}
+
+
+def test_experts_that_come_one_by_one_fill_their_place_in_the_stack() -> None:
+    net, weights = Sparse(), one_by_one()
+    assert missing_parameters(net, load_weights(net, reversed(weights.items()))) == []
+    for i in range(3):
+        gate, up, down = (weights[f"experts.{i}.{part}.weight"] for part in ("w1", "w3", "w2"))
+        assert torch.equal(net.experts.gate_up_proj[i], torch.cat((gate, up)))
+        assert torch.equal(net.experts.down_proj[i], down)
+
+
+def test_experts_load_stacked_as_well_but_not_both_ways_at_once() -> None:
+    net, stacked = Sparse(), {"experts.gate_up_proj": torch.randn(3, 10, 4), "experts.down_proj": torch.randn(3, 4, 5)}
+    assert missing_parameters(net, load_weights(net, stacked.items())) == []
+    assert torch.equal(net.experts.down_proj, stacked["experts.down_proj"])
+    with pytest.raises(WeightsError, match="both whole and in parts"):
+        load_weights(Sparse(), {**stacked, "experts.0.w2.weight": torch.ones(4, 5)}.items())
+
+
+def test_an_expert_that_lacks_a_part_is_named() -> None:
+    net, weights = Sparse(), one_by_one()
+    del weights["experts.2.w3.weight"]
+    report = load_weights_report(net, weights.items())
+    assert report.filled == {"experts.down_proj"}
+    with pytest.raises(MissingWeightsError, match=r"lacks 1 tensors of Sparse: experts\.2\.w3\.weight"):
+        raise_for_missing(net, report.filled, weights)
 
 
 def test_every_name_a_tensor_may_bear_is_a_slot() -> None:
