@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,8 +23,14 @@ class EngineConfig(BaseModel):
         max_num_seqs: Most sequences in one step.
         max_num_batched_tokens: Most tokens in one step, decoded and prefilled together.
         block_size: Tokens in a page of K/V.
-        kv_cache_bytes: Size of the page pool; None: sized from the machine's memory.
-        limit_mm_per_prompt: Modality → most items in a prompt.
+        kv_cache_bytes: Size of the page pool; None: sized from the machine's memory, see `engine explain`.
+        enable_prefix_caching: Share the pages of equal beginnings; None: where the model can.
+        encoder_cache_bytes: Most embeddings of media kept for requests to come; 0: none.
+        processing_cache_bytes: Most processed media kept for requests to come; 0: none.
+        limit_mm_per_prompt: Modality → most items in a prompt. Where no item of any modality is allowed, what only media
+            need is not loaded.
+        max_audio_seconds: Longest clip.
+        max_queued_requests: `AsyncLLM`: most requests that wait for their first step; more are refused.
         mm_processor_kwargs: Extra arguments for the plugin's HF processor, for every request.
         plugins: Architecture → distribution, where two claim one.
         plugin_options: The plugin's own options.
@@ -35,7 +41,7 @@ class EngineConfig(BaseModel):
         hf_overrides: Values put in the place of those in config.json.
         strict_weights: Leftover tensors of the checkpoint are an error (True) or a warning.
         check_weights: Look for NaN and infinity in the weights while loading.
-        disable_progress: No progress bars.
+        disable_progress: No progress bars, and no plan at start.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -48,7 +54,12 @@ class EngineConfig(BaseModel):
     max_num_batched_tokens: int = Field(2048, ge=1, le=1_048_576)
     block_size: int = Field(32, ge=1, le=1024)
     kv_cache_bytes: int | None = Field(None, ge=1)
-    limit_mm_per_prompt: dict[str, int] = Field(default_factory=lambda: {"image": 8})
+    enable_prefix_caching: bool | None = None
+    encoder_cache_bytes: int = Field(256 * 2**20, ge=0)
+    processing_cache_bytes: int = Field(256 * 2**20, ge=0)
+    limit_mm_per_prompt: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: {"image": 8})
+    max_audio_seconds: float = Field(1800.0, gt=0, le=86_400)
+    max_queued_requests: int = Field(256, ge=1)
     mm_processor_kwargs: dict[str, Any] = Field(default_factory=dict)
     plugins: dict[str, str] = Field(default_factory=dict)
     plugin_options: dict[str, Any] = Field(default_factory=dict)

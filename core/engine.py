@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 
-from .bind import allocate_pages, bind, page_shapes, rotary_embeddings, unbind
+from .bind import allocate_pages, bind, rotary_embeddings, unbind
+from .blueprint import Blueprint
+from .cache.media import EncoderCache
 from .cache.pages import PagePool
-from .checkpoint import Checkpoint, locate
-from .config import EngineConfig
-from .demos import find_demo
 from .errors import (
     CapacityError,
     ContextLengthError,
@@ -24,46 +23,18 @@ from .errors import (
     PluginRuntimeError,
 )
 from .inputs import InputProcessor
-from .loader import build_model, fill_model, materialize, resolve_device, resolve_dtype
-from .memory import available_bytes
+from .loader import fill_model, materialize
+from .logits.logprobs import TokenLogprobs
+from .logits.rules import RuleMaker
 from .outputs import Logprob
-from .plugins import Catalog
+from .plan import EnginePlan, announce, make_plan, refusal
 from .process import prepare_process
+from .profile import measure_step, media_plans
 from .request import Request
 from .runner import Runner, StepResult
 from .sampler import Sampled, sample
 from .scheduler import Scheduler, StepPlan
 from .step import StepBuilder, StepHolder
-
-CPU_CACHE_SHARE = 0.4
-"""Most of the free memory that the page pool may take when nobody says how much."""
-
-
-@dataclass(frozen=True)
-class EnginePlan:
-    """What start-up decided, for banners and bug reports.
-
-    Attributes:
-        architecture, plugin: What runs, and who brought it.
-        dtype, device: How.
-        max_model_len: Longest sequence.
-        num_pages, page_size: The pool.
-        bytes_per_token: K/V of one token in all layers.
-    """
-
-    architecture: str
-    plugin: str
-    dtype: str
-    device: str
-    max_model_len: int
-    num_pages: int
-    page_size: int
-    bytes_per_token: int
-
-    @property
-    def capacity_tokens(self) -> int:
-        """Tokens that the pool holds."""
-        return self.num_pages * self.page_size
 
 
 class Engine:
@@ -76,21 +47,18 @@ class Engine:
 
     def __init__(self, model: str, options: dict[str, object]) -> None:
         prepare_process()
-        asked = EngineConfig.make(model, options)
-        folder = find_demo(asked.model) or locate(asked.model, asked.revision)
-        self.checkpoint = Checkpoint(folder, asked.hf_overrides)
-        self.plugin = Catalog.installed().resolve(self.checkpoint.architecture, pins=asked.plugins)
-        self.capabilities = self.plugin.capabilities(self.checkpoint.view)
-        self._refuse_what_it_cannot()
-        self.config = EngineConfig.make(model, options, self.plugin.architecture.runtime_defaults)
-        self.dtype, self.device = resolve_dtype(self.config, self.checkpoint), resolve_device(self.config)
-        self.model = build_model(self.plugin, self.config, self.checkpoint, self.dtype)
-        materialize(self.model, self.dtype, self.device)
-        fill_model(self.model, self.plugin, self.config, self.checkpoint)
-        self.plan = self._size()
-        text_config = self.checkpoint.hf_config.get_text_config()
-        hidden_size = int(text_config.hidden_size)
-        self.inputs = InputProcessor(self.config, self.checkpoint, self.plugin, self.plan.max_model_len, hidden_size)
+        found = Blueprint.of(model, options)
+        self.config, self.checkpoint, self.model = found.config, found.checkpoint, found.model
+        self.plugin, self.capabilities, self.dtype, self.device = (
+            found.plugin,
+            found.capabilities,
+            found.dtype,
+            found.device,
+        )
+        hidden_size = found.hidden_size
+        self.inputs = InputProcessor(self.config, self.checkpoint, self.plugin, found.length, hidden_size)
+        self.plan = self._load(found)
+        self.inputs.keep_to(self.plan.max_model_len, {m.modality: m.item_tokens for m in self.plan.media})
         self.pool = PagePool(self.plan.num_pages, self.plan.page_size)
         self.pages = allocate_pages(self.model, self.plan.num_pages, self.plan.page_size, self.dtype, self.device)
         restarts = [r.restart_length for r in rotary_embeddings(self.model) if r.restart_length is not None]
@@ -98,11 +66,22 @@ class Engine:
         holder = StepHolder()
         bind(self.model, self.pages, holder)
         builder = StepBuilder(self.config.max_num_seqs, self.plan.max_model_len, self.plan.page_size, self.device)
-        self.runner = Runner(self.model, builder, holder, hidden_size, self.plugin.describe(), self.dtype, self.device)
+        encoder_cache = EncoderCache(self.config.encoder_cache_bytes)
+        self.runner = Runner(
+            self.model, builder, holder, encoder_cache, hidden_size, self.plugin.describe(), self.dtype, self.device
+        )
+        whole = self.plan.max_model_len if self.capabilities.chunked_prefill == "no" else 0
         self.scheduler = Scheduler(
-            self.pool, self.config.max_num_seqs, self.config.max_num_batched_tokens, self.config.max_num_batched_tokens
+            self.pool,
+            self.config.max_num_seqs,
+            max(self.config.max_num_batched_tokens, whole),
+            self.config.max_num_batched_tokens,
+            encoder_cache,
+            prefix_caching=self._prefix_caching(),
+            chunking=self.capabilities.chunked_prefill,
         )
         self.eos_token_ids = self._eos_token_ids()
+        self.rules = RuleMaker(self.inputs.tokenizer, self.inputs.vocab_size, self.eos_token_ids)
         self.dead: EngineError | None = None
         self._lock = threading.RLock()
         self._requests: dict[str, Request] = {}
@@ -149,15 +128,15 @@ class Engine:
 
     def _run(self, plan: StepPlan) -> StepResult:
         if not plan and self.scheduler.has_work:
-            raise self._die(CapacityError("no sequence can go on: the page pool is too small for any of them"))
+            raise self.die(CapacityError("no sequence can go on: the page pool is too small for any of them"))
         try:
             return self.runner.run(plan)
         except EngineError as e:
-            raise self._die(e) from None
+            raise self.die(e) from None
         except Exception as e:
             hook = "forward or compute_logits"
             error = PluginRuntimeError(f"{type(e).__name__}: {e}", plugin=self.plugin.describe(), hook=hook)
-            raise self._die(error) from e
+            raise self.die(error) from e
 
     def _process(self, result: StepResult, sampled: Sampled | None) -> list[Request]:
         """Book what was computed, append the new tokens, end what is done."""
@@ -169,10 +148,16 @@ class Engine:
         for request in result.broken:
             self._fail_numbers(request)
             changed.append(request)
+        bad = {r.request_id for r, b in zip(result.requests, sampled.bad) if b} if sampled and sampled.bad.any() else ()
         for s in result.computed:
-            s.request.num_computed = s.start + s.count
+            if s.request.finished or s.request.request_id in bad:
+                continue  # what it computed is not to be found by others
+            self.scheduler.computed(s)
             if s.request.encoded:
                 self._drop_passed_items(s.request)
+        for request, found in result.prompt_logprobs:
+            after = request.token_ids[len(request.prompt_logprobs) + 1 :]
+            request.prompt_logprobs += [self._logprobs(t, p) for t, p in zip(after, found)]
         for row, request in enumerate(result.requests):
             assert sampled is not None
             if request.finished:
@@ -181,9 +166,12 @@ class Engine:
             if sampled.bad[row]:
                 self._fail_numbers(request)
                 continue
+            if row in sampled.failed:
+                self._fail(request, sampled.failed[row])
+                continue
             self._append(request, int(sampled.tokens[row]), now)
             if row in sampled.logprobs:
-                request.logprobs.append(self._logprobs(request.token_ids[-1], *sampled.logprobs[row]))
+                request.logprobs.append(self._logprobs(request.token_ids[-1], sampled.logprobs[row]))
         return changed
 
     def _append(self, request: Request, token: int, now: float) -> None:
@@ -234,60 +222,74 @@ class Engine:
     def _scrub(self, request: Request) -> None:
         """Zero the pages of a request whose numbers went wrong: NaN would reach whoever gets them next, through the
         product of a masked weight of zero with NaN."""
-        rows = torch.tensor(request.pages, device=self.device)
+        own = [p for p in request.pages if not self.pool.is_published(p)]  # the others were right when they were filled
+        rows = torch.tensor(own, dtype=torch.long, device=self.device)
         for keys, values in self.pages.values():
             keys[rows], values[rows] = 0, 0
 
-    def _logprobs(
-        self, token: int, logprob: float, rank: int, ids: list[int], values: list[float]
-    ) -> dict[int, Logprob]:
+    def _logprobs(self, token: int, found: TokenLogprobs) -> dict[int, Logprob]:
         text = self.inputs.token_text
-        out = {i: Logprob(v, n, text(i)) for n, (i, v) in enumerate(zip(ids, values), 1)}
-        return out if token in out else {token: Logprob(logprob, rank, text(token)), **out}
+        out = {i: Logprob(v, n, text(i)) for n, (i, v) in enumerate(zip(found.ids, found.logprobs), 1)}
+        return out if token in out else {token: Logprob(found.logprob, found.rank, text(token)), **out}
 
     # ---- start and end ----------------------------------------------------------------------------------------------
 
-    def _refuse_what_it_cannot(self) -> None:
-        record, tasks = self.plugin.architecture, self.capabilities.tasks
-        if record.kind == "component":
-            raise InvalidConfigError(
-                f"{record.name} ({self.plugin.describe()}) is a component that other models are built from, not a model",
-                param="model",
-            )
-        if "generate" not in tasks:
-            raise InvalidConfigError(
-                f"{record.name} ({self.plugin.describe()}) does not generate text; it offers: {', '.join(tasks)}",
-                param="model",
-            )
+    def _load(self, found: Blueprint) -> EnginePlan:
+        """Plan the memory, and read the weights where the plan holds. A GPU's plan is made anew from a profile run."""
+        media = media_plans(self.inputs.mm_processor, self.config, found.length)
+        plan = make_plan(found, media)
+        self._refuse(plan, found)
+        materialize(self.model, self.dtype, self.device)
+        fill_model(self.model, self.plugin, self.config, self.checkpoint, found.left_out)
+        if self.device.type != "cpu":
+            measured = replace(plan.memory, activations=self._measured(plan, found.hidden_size), measured=True)
+            plan = make_plan(found, media, measured)
+            self._refuse(plan, found)
+        announce(plan, quiet=self.config.disable_progress)
+        return plan
 
-    def _size(self) -> EnginePlan:
-        """How long sequences may be and how many pages there are: arithmetic, from shapes and free memory."""
-        per_token = sum(s.bytes_per_token(self.dtype) for s in page_shapes(self.model).values())
-        trained = getattr(self.checkpoint.hf_config.get_text_config(), "max_position_embeddings", None)
-        length = self.config.max_model_len or int(trained or 2048)
-        size, page_bytes = self.config.block_size, max(1, per_token * self.config.block_size)
-        pages_per_seq = -(-length // size)
-        if self.config.kv_cache_bytes is not None:
-            num_pages = self.config.kv_cache_bytes // page_bytes
-        else:
-            share = int(available_bytes(self.device) * CPU_CACHE_SHARE) // page_bytes
-            num_pages = min(pages_per_seq * self.config.max_num_seqs, share)
-        if num_pages < 1 or (self.config.max_model_len is not None and num_pages < pages_per_seq):
+    def _refuse(self, plan: EnginePlan, found: Blueprint) -> None:
+        error = refusal(plan, found)
+        if error is not None:
+            raise error
+
+    def _measured(self, plan: EnginePlan, hidden_size: int) -> int:
+        """Bytes of activations of the largest step, over a pool that has just room for it."""
+        sequences = min(plan.max_num_seqs, plan.step_tokens)
+        pool = PagePool(-(-plan.step_tokens // plan.page_size) + sequences, plan.page_size)
+        pages = allocate_pages(self.model, pool.num_pages, plan.page_size, self.dtype, self.device)
+        holder = StepHolder()
+        bind(self.model, pages, holder)
+        builder = StepBuilder(plan.max_num_seqs, plan.max_model_len, plan.page_size, self.device)
+        name, cache = self.plugin.describe(), EncoderCache(0)
+        filler = next(i for i in range(self.inputs.vocab_size) if i not in self.inputs.reserved)
+        runner = Runner(self.model, builder, holder, cache, hidden_size, name, self.dtype, self.device)
+        try:
+            return measure_step(runner, pool, self.inputs.mm_processor, plan, filler=filler)
+        finally:
+            unbind(self.model)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _prefix_caching(self) -> bool:
+        """Whether equal beginnings share pages: as asked, or as the model can."""
+        # Where a beginning's keys depend on how long the whole is, equal beginnings have different pages.
+        by_length = any(rotary.depends_on_length for rotary in rotary_embeddings(self.model))
+        asked, can = self.config.enable_prefix_caching, self.capabilities.prefix_caching and not by_length
+        if asked and not can:
             raise InvalidConfigError(
-                f"the page pool has room for {num_pages * size} tokens, but one sequence of max_model_len={length} needs "
-                f"{pages_per_seq * size} ({per_token} bytes a token); raise kv_cache_bytes or lower max_model_len",
-                param="kv_cache_bytes",
+                f"{self.plugin.architecture.name} ({self.plugin.describe()}) cannot share the pages of equal prefixes; "
+                "leave enable_prefix_caching out",
+                param="enable_prefix_caching",
             )
-        return EnginePlan(
-            architecture=self.plugin.architecture.name,
-            plugin=self.plugin.describe(),
-            dtype=str(self.dtype).removeprefix("torch."),
-            device=str(self.device),
-            max_model_len=min(length, num_pages * size),
-            num_pages=num_pages,
-            page_size=size,
-            bytes_per_token=per_token,
-        )
+        return can if asked is None else asked
+
+    def reset_caches(self) -> None:
+        """Forget what earlier requests left: pages, embeddings, processed media. Running requests are not touched."""
+        with self._lock:
+            self.pool.forget()
+            self.scheduler.encoder_cache.clear()
+            self.inputs.memory.clear()
 
     def _eos_token_ids(self) -> frozenset[int]:
         """The model's end tokens: its generation config's, else its config's, else its tokenizer's."""
@@ -302,21 +304,30 @@ class Engine:
                 return frozenset([found] if isinstance(found, int) else found)
         return frozenset()
 
+    def stopped(self) -> EngineDeadError:
+        """What to tell who needs the engine after it has stopped; a new error for each, since each raises it."""
+        assert self.dead is not None
+        error = EngineDeadError(f"the engine has stopped: {self.dead.message}")
+        error.__cause__ = self.dead
+        return error
+
     def _check_alive(self) -> None:
         if self.dead is not None:
-            raise EngineDeadError(f"the engine has stopped: {self.dead.message}") from self.dead
+            raise self.stopped()
 
-    def _die(self, error: EngineError) -> EngineError:
+    def die(self, error: EngineError) -> EngineError:
         """End every request with the cause: what they share is broken."""
-        self.dead = error
-        for request in list(self._requests.values()):
-            self._fail(request, error)
+        with self._lock:
+            self.dead = error
+            for request in list(self._requests.values()):
+                self._fail(request, error)
         return error
 
     def close(self) -> None:
         """Free the model and the pages. The engine cannot be used afterwards."""
         with self._lock:
             if self.dead is None:
-                self._die(EngineDeadError("it was closed"))
+                self.die(EngineDeadError("it was closed"))
+            self.rules.close()
             unbind(self.model)
             self.pages.clear()

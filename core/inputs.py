@@ -11,8 +11,10 @@ from torch import Tensor
 
 from sdk.interfaces import supports_multimodal
 from sdk.multimodal.info import InputProcessingContext
-from sdk.multimodal.processor import BaseMultiModalProcessor, ProcessedPrompt
+from sdk.multimodal.processor import BaseMultiModalProcessor, ProcessedItem, ProcessedPrompt
+from sdk.multimodal.updates import PlaceholderRange
 
+from .cache.media import ProcessingCache
 from .chat import ChatPrompt, ChatRenderer
 from .checkpoint import Checkpoint
 from .config import EngineConfig
@@ -20,6 +22,7 @@ from .errors import (
     ContextLengthError,
     InvalidConfigError,
     InvalidRequestError,
+    MediaTooLargeError,
     MediaUnsupportedError,
     PluginContractError,
     PluginRuntimeError,
@@ -27,10 +30,13 @@ from .errors import (
 )
 from .media.image import load_media
 from .plugins import ResolvedPlugin
+from .tools import ToolParser
 
 CHARS_PER_TOKEN = 16
 """A prompt with more characters than this for each position is refused before it is tokenized."""
-_PROMPT_KEYS = {"prompt", "prompt_token_ids", "multi_modal_data", "mm_processor_kwargs"}
+MAX_SALT_CHARS = 256
+_TEXTS = ("prompt", "prompt_token_ids", "prompt_embeds")
+_PROMPT_KEYS = {*_TEXTS, "multi_modal_data", "mm_processor_kwargs", "cache_salt"}
 
 
 class ProcessedInput(NamedTuple):
@@ -39,10 +45,14 @@ class ProcessedInput(NamedTuple):
     Attributes:
         text: As the caller gave it, or as the template rendered it; None for ids.
         prompt: Final ids and media items.
+        cache_salt: Only prompts of one salt share what was computed for them.
+        tools: Reads the calls of the tools that the prompt declares.
     """
 
     text: str | None
     prompt: ProcessedPrompt
+    cache_salt: str = ""
+    tools: ToolParser | None = None
 
 
 class InputProcessor:
@@ -65,10 +75,24 @@ class InputProcessor:
             checkpoint.hf_config.get_text_config() if hasattr(checkpoint.hf_config, "get_text_config") else None
         )
         self.vocab_size = int(getattr(text_config, "vocab_size", 0) or len(self.tokenizer))
+        capabilities = plugin.capabilities(checkpoint.view)
+        self.prompt_embeds, self.media_embeds = capabilities.prompt_embeds, capabilities.media_embeds
+        scope = f"{plugin.describe()} {plugin.architecture.name} {checkpoint.folder}"
+        self.memory = ProcessingCache(config.processing_cache_bytes, scope)
         self.mm_processor = self._make_processor(checkpoint)
         self.reserved = self.mm_processor.info.get_placeholder_token_ids() if self.mm_processor else set()
         self.chat = self._make_chat()
         self._token_texts: dict[int, str] = {}
+        self._item_tokens: Mapping[str, int | None] = {}
+
+    def keep_to(self, max_model_len: int, item_tokens: Mapping[str, int | None]) -> None:
+        """Hold prompts to what memory was planned for.
+
+        Args:
+            max_model_len: Longest sequence.
+            item_tokens: Modality → most tokens of one item; None: nobody knows.
+        """
+        self.max_model_len, self._item_tokens = max_model_len, item_tokens
 
     def _make_processor(self, checkpoint: Checkpoint) -> BaseMultiModalProcessor[Any] | None:
         record = self.plugin.architecture
@@ -88,7 +112,7 @@ class InputProcessor:
 
     def _make_chat(self) -> ChatRenderer:
         model_cls = self.plugin.load("model")
-        placeholder = model_cls.get_placeholder_str if supports_multimodal(model_cls) else None
+        placeholder = self._placeholder if supports_multimodal(model_cls) else None
         template = None
         if self.mm_processor is not None:
             template = getattr(self.mm_processor.info.get_hf_processor(), "chat_template", None)
@@ -101,6 +125,13 @@ class InputProcessor:
             check_text=self.check_text,
             bos_by_processor=self.mm_processor is not None,
         )
+
+    def _placeholder(self, modality: str, i: int) -> str | None:
+        """What stands for an item in a string-only template: as the model says, else as its HF processor wants it."""
+        said: str | None = self.plugin.load("model").get_placeholder_str(modality, i)
+        if said is None and self.mm_processor is not None:
+            return self.mm_processor.dummy_inputs.get_dummy_text({modality: 1})
+        return said
 
     def process(self, prompt: Any) -> ProcessedInput:
         """Process one prompt.
@@ -122,12 +153,15 @@ class InputProcessor:
             )
         prompt = {name: value for name, value in prompt.items() if value is not None}
         unknown = set(prompt) - _PROMPT_KEYS
-        if unknown or ("prompt" in prompt) == ("prompt_token_ids" in prompt):
+        if unknown or sum(name in prompt for name in _TEXTS) != 1:
             raise InvalidRequestError(
-                f"a prompt has 'prompt' or 'prompt_token_ids', and may have 'multi_modal_data' and 'mm_processor_kwargs'; "
-                f"got: {', '.join(map(str, prompt)) or 'nothing'}",
+                "a prompt has 'prompt', 'prompt_token_ids' or 'prompt_embeds', and may have 'multi_modal_data', "
+                f"'mm_processor_kwargs' and 'cache_salt'; got: {', '.join(map(str, prompt)) or 'nothing'}",
                 param="prompt",
             )
+        salt = check_salt(prompt.get("cache_salt", ""))
+        if "prompt_embeds" in prompt:
+            return ProcessedInput(None, self._embedded(prompt, salt), salt)
         text = prompt.get("prompt")
         given = self.check_text(text) if text is not None else self._check_ids(prompt["prompt_token_ids"])
         media = self._open_media(prompt.get("multi_modal_data") or {})
@@ -136,13 +170,36 @@ class InputProcessor:
             raise InvalidRequestError(
                 "mm_processor_kwargs maps names to values, for a model that takes media", param="mm_processor_kwargs"
             )
-        return ProcessedInput(text, self._finish(given, media, kwargs))
+        return ProcessedInput(text, self._finish(given, media, kwargs, salt), salt)
 
-    def process_chat(self, messages: Sequence[Mapping[str, Any]], **template_kwargs: Any) -> ProcessedInput:
+    def process_chat(
+        self, messages: Sequence[Mapping[str, Any]], *, cache_salt: str = "", **template_kwargs: Any
+    ) -> ProcessedInput:
         """Render a conversation and process it: see `ChatRenderer.render`."""
+        salt = check_salt(cache_salt)
         rendered: ChatPrompt = self.chat.render(messages, **template_kwargs)
         media = self._open_media(rendered.media)
-        return ProcessedInput(rendered.text, self._finish(rendered.token_ids, media, {}))
+        return ProcessedInput(rendered.text, self._finish(rendered.token_ids, media, {}, salt), salt, rendered.tools)
+
+    def _embedded(self, prompt: Mapping[str, Any], salt: str) -> ProcessedPrompt:
+        """A prompt that comes as embeddings: an item that takes all of its places. The ids there are zeros."""
+        embeds, param = prompt["prompt_embeds"], "prompt_embeds"
+        if "multi_modal_data" in prompt or "mm_processor_kwargs" in prompt:
+            raise InvalidRequestError(
+                "prompt_embeds hold the whole prompt: put the media's embeddings there", param=param
+            )
+        if not self.prompt_embeds:
+            raise InvalidRequestError(f"{self.plugin.architecture.name} takes no prompt_embeds", param=param)
+        if not isinstance(embeds, Tensor) or not embeds.is_floating_point() or embeds.ndim != 2 or not len(embeds):
+            shape = f"{embeds.dtype} {tuple(embeds.shape)}" if isinstance(embeds, Tensor) else type(embeds).__name__
+            raise InvalidRequestError(
+                f"prompt_embeds must be a float tensor (tokens, {self.hidden_size}), not {shape}", param=param
+            )
+        embeds = embeds.detach().clone()
+        place = PlaceholderRange("prompt", 0, 0, len(embeds), np.ones(len(embeds), dtype=np.bool_))
+        key = self.memory.key("prompt", embeds, salt)
+        made = ProcessedPrompt([0] * len(embeds), (ProcessedItem({}, place, embeds, key),))
+        return self._checked(made)
 
     def token_text(self, token: int) -> str:
         """One token as text by itself."""
@@ -165,6 +222,12 @@ class InputProcessor:
                 )
             limit = self.config.limit_mm_per_prompt.get(modality)
             count = _count(value)
+            if limit == 0:
+                raise MediaUnsupportedError(
+                    f"this engine was started without {modality}s (limit_mm_per_prompt={{{modality!r}: 0}}); allow some there",
+                    code="unsupported_modality",
+                    param=f"multi_modal_data.{modality}",
+                )
             if limit is not None and count > limit:
                 raise InvalidRequestError(
                     f"{count} {modality} items in one prompt, but the limit is {limit}; "
@@ -213,20 +276,27 @@ class InputProcessor:
                 )
         return [int(token) for token in ids]
 
-    def _finish(self, given: str | list[int], media: Mapping[str, Any], kwargs: Mapping[str, Any]) -> ProcessedPrompt:
+    def _finish(
+        self, given: str | list[int], media: Mapping[str, Any], kwargs: Mapping[str, Any], salt: str
+    ) -> ProcessedPrompt:
         if self.mm_processor is None:
             ids = self.tokenizer(given, verbose=False)["input_ids"] if isinstance(given, str) else given
             prompt = ProcessedPrompt(list(ids))
         else:
             try:
-                prompt = self.mm_processor.apply(given, media, kwargs)
+                prompt = self.mm_processor.apply(given, media, kwargs, memory=self.memory, salt=salt)
             except PluginRuntimeError as e:
                 e.plugin = self.plugin.describe()
                 raise
-        self._check_embeddings(prompt)
-        self._check_vocabulary(prompt)
         if not prompt.prompt_token_ids or (given == "" and not media):
             raise InvalidRequestError("the prompt is empty", param="prompt")
+        return self._checked(prompt)
+
+    def _checked(self, prompt: ProcessedPrompt) -> ProcessedPrompt:
+        """Refuse what would break a step, whatever made it."""
+        self._check_embeddings(prompt)
+        self._check_sizes(prompt)
+        self._check_vocabulary(prompt)
         if len(prompt.prompt_token_ids) >= self.max_model_len:
             raise ContextLengthError(
                 f"the prompt has {len(prompt.prompt_token_ids)} tokens, but this engine's sequences hold {self.max_model_len} "
@@ -234,6 +304,18 @@ class InputProcessor:
                 param="prompt",
             )
         return prompt
+
+    def _check_sizes(self, prompt: ProcessedPrompt) -> None:
+        """No item is larger than the worst that its plugin foretold, by which memory was planned."""
+        for item in prompt.items:
+            place, most = item.placeholder, self._item_tokens.get(item.modality)
+            if most is not None and item.embeddings is None and place.length > most:
+                raise MediaTooLargeError(
+                    f"{item.modality} {place.index} takes {place.length} tokens, but this engine planned for at most {most} "
+                    f"({self.plugin.describe()} says so: get_mm_max_tokens_per_item); give a smaller one",
+                    code="item_too_large",
+                    param=f"multi_modal_data.{item.modality}",
+                )
 
     def _check_vocabulary(self, prompt: ProcessedPrompt) -> None:
         """Tokenizers may have tokens that their model was not trained with; looking one up would break the step."""
@@ -260,10 +342,23 @@ class InputProcessor:
                     if e.shape[-1] != self.hidden_size
                     else "NaN or infinity"
                 )
-                raise InvalidRequestError(
-                    f"embeddings of {item.modality} {item.placeholder.index} have {what}",
-                    param=f"multi_modal_data.{item.modality}",
-                )
+                place = item.placeholder
+                whose = "prompt_embeds" if item.modality == "prompt" else f"embeddings of {item.modality} {place.index}"
+                param = "prompt_embeds" if item.modality == "prompt" else f"multi_modal_data.{item.modality}"
+                raise InvalidRequestError(f"{whose} have {what}", param=param)
+
+
+def check_salt(salt: Any) -> str:
+    """A cache salt as text.
+
+    Raises:
+        InvalidRequestError: It is no text, or too long.
+    """
+    if not isinstance(salt, str) or len(salt) > MAX_SALT_CHARS:
+        raise InvalidRequestError(
+            f"cache_salt is a text of at most {MAX_SALT_CHARS} characters, not {shown(salt)}", param="cache_salt"
+        )
+    return salt
 
 
 def _count(value: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,6 +12,7 @@ from torch import Tensor
 from sdk.multimodal.processor import ProcessedItem
 
 from .errors import EngineError
+from .logits.rules import LogitsState
 from .outputs import Logprob, RequestMetrics
 from .sampling import SamplingParams
 
@@ -40,7 +42,20 @@ class Request:
         slot: Row of the runner's tables while it runs, -1 otherwise.
         encoded: Index in `items` → embeddings, kept until the prompt has passed the item.
         seed: 64 bits that its draws come from.
+        priority: The lower, the earlier its turn; those of equal priority take turns by arrival.
+        order: Its place in the order of arrival.
+        cache_salt: Only requests of one salt share pages.
+        reads_cache: Whether pages that others computed may serve it; not where every row of the prompt is asked for.
+        page_keys: Keys of its full pages, see `core.cache.prefix`.
+        num_cached: Tokens of the prompt that were at hand when it was first admitted.
+        encoder_item: What the model's encoder takes, for a model with cross-attention.
+        state: Where the projected encoder states are while it runs, -1 otherwise.
+        state_len: Rows of them; 0 until they are there.
+        num_published: Pages that were offered to others.
+        admissions: How often it was admitted: once, and again after each preemption.
         restarted_len: How long it was when all of it had to be computed anew; 0: never.
+        logits: What it asks of its logits; None where that is nothing.
+        prompt_logprobs: Of its prompt's tokens from the second on, as far as they are known.
     """
 
     request_id: str
@@ -51,13 +66,26 @@ class Request:
     eos_token_ids: frozenset[int]
     seed: int
     items: Sequence[ProcessedItem] = ()
+    encoder_item: ProcessedItem | None = None
+    state: int = -1
+    state_len: int = 0
     status: Status = Status.WAITING
     num_computed: int = 0
     pages: list[int] = field(default_factory=list)
     slot: int = -1
     encoded: dict[int, Tensor] = field(default_factory=dict)
+    priority: int = 0
+    order: int = 0
+    cache_salt: bytes = b""
+    reads_cache: bool = True
+    page_keys: list[bytes] = field(default_factory=list)
+    num_cached: int = 0
+    num_published: int = 0
+    admissions: int = 0
     restarted_len: int = 0
+    logits: LogitsState | None = None
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    prompt_logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     error: EngineError | None = None
@@ -84,14 +112,16 @@ class Request:
         self.encoded.clear()
 
     @property
+    def turn(self) -> tuple[int, int]:
+        """What sequences are sorted by."""
+        return self.priority, self.order
+
+    @property
     def finished(self) -> bool:
         """Whether it has ended, one way or another."""
         return self.status is Status.FINISHED
 
-    def items_between(self, start: int, stop: int) -> list[int]:
+    def items_between(self, start: int, stop: int) -> range:
         """Indices of the media items that overlap the tokens `start … stop - 1`."""
-        return [
-            i
-            for i, item in enumerate(self.items)
-            if item.placeholder.offset < stop and item.placeholder.offset + item.placeholder.length > start
-        ]
+        first = bisect_right(self.items, start, key=lambda i: i.placeholder.offset + i.placeholder.length)
+        return range(first, bisect_left(self.items, stop, lo=first, key=lambda i: i.placeholder.offset))

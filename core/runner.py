@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdk.interfaces import Model
+from sdk.interfaces import Model, supports_multimodal
 from sdk.multimodal.fields import FieldValue, join_items
+from sdk.multimodal.merge import merge_by_mask
 
+from .cache.media import EncoderCache
 from .errors import EngineError, PluginContractError, PluginRuntimeError
+from .logits.logprobs import TokenLogprobs, prompt_logprobs
 from .request import Request
 from .scheduler import Scheduled, StepPlan
 from .step import StepBuilder, StepHolder, StepTensors
@@ -31,6 +34,7 @@ class StepResult:
         computed: What was computed, for the book-keeping.
         failed: Sequences whose own media ended them, with the reason.
         broken: Sequences whose numbers went wrong before any logits: nothing of them may be used.
+        prompt_logprobs: Sequences that asked, with those of the prompt's next tokens.
     """
 
     requests: list[Request] = field(default_factory=list)
@@ -38,6 +42,7 @@ class StepResult:
     computed: list[Scheduled] = field(default_factory=list)
     failed: list[tuple[Request, EngineError]] = field(default_factory=list)
     broken: list[Request] = field(default_factory=list)
+    prompt_logprobs: list[tuple[Request, list[TokenLogprobs]]] = field(default_factory=list)
 
 
 class Runner:
@@ -47,6 +52,7 @@ class Runner:
         model: Filled and bound.
         builder: Makes a step's tensors.
         holder: Where the bound kernels find them.
+        encoder_cache: Where embeddings are kept for those who bring the same media later.
         hidden_size: Width of the language model.
         plugin: What to call the plugin in errors.
         dtype: Of the activations.
@@ -57,12 +63,13 @@ class Runner:
         model: Model,
         builder: StepBuilder,
         holder: StepHolder,
+        encoder_cache: EncoderCache,
         hidden_size: int,
         plugin: str,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self.model, self.builder, self.holder = model, builder, holder
+        self.model, self.builder, self.holder, self.encoder_cache = model, builder, holder, encoder_cache
         self.hidden_size, self.plugin, self.dtype, self.device = hidden_size, plugin, dtype, device
         parameters = inspect.signature(model.get_input_embeddings).parameters
         self._takes_mask = "is_multimodal" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -89,6 +96,8 @@ class Runner:
                 result.computed, result.logits = step.order, self.model.compute_logits(hidden)
                 return result
             result.broken = _not_finite(step, hidden)
+            if len(hidden) > len(step.sample_rows):
+                self._prompt_logprobs(step, hidden, result)
             if result.requests:
                 result.logits = self._logits(hidden[step.sample_rows])
         finally:
@@ -100,8 +109,11 @@ class Runner:
         if placed is None:
             return self._called(step.input_ids, step.positions)
         embeddings, mask = placed
-        kwargs = {"is_multimodal": mask} if self._takes_mask else {}
-        inputs_embeds = self.model.get_input_embeddings(step.input_ids, embeddings, **kwargs)
+        if not supports_multimodal(self.model):  # a prompt that came as embeddings
+            inputs_embeds = merge_by_mask(self.model.get_input_embeddings(step.input_ids), embeddings, mask)
+        else:
+            kwargs = {"is_multimodal": mask} if self._takes_mask else {}
+            inputs_embeds = self.model.get_input_embeddings(step.input_ids, embeddings, **kwargs)
         return self._called(None, step.positions, inputs_embeds=inputs_embeds)
 
     def _called(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -116,6 +128,22 @@ class Runner:
                 plugin=self.plugin,
             )
         return logits
+
+    def _prompt_logprobs(self, step: StepTensors, hidden: Tensor, result: StepResult) -> None:
+        """Of the prompt's tokens that follow this step's rows, for who asked; what is known from before a preemption is
+        not computed again."""
+        row = 0
+        for s in step.order:
+            request, wanted = s.request, s.request.params.prompt_logprobs
+            first, last = max(s.start, len(request.prompt_logprobs)), min(s.start + s.count, request.prompt_len - 1)
+            if wanted is not None and first < last and request not in result.broken:
+                rows = hidden[row + first - s.start : row + last - s.start]
+                found = prompt_logprobs(self._logits, rows, request.token_ids[first + 1 : last + 1], wanted)
+                if found is None:
+                    result.broken.append(request)
+                else:
+                    result.prompt_logprobs.append((request, found))
+            row += s.count
 
     def _placed_embeddings(self, step: StepTensors) -> tuple[list[Tensor], Tensor] | None:
         """The rows of media embeddings that this step's tokens take, and the mask of those tokens."""
@@ -138,19 +166,30 @@ class Runner:
     # ---- media ------------------------------------------------------------------------------------------------------
 
     def _encode(self, plan: StepPlan) -> list[tuple[Request, EngineError]]:
-        """Encode the media items of a plan, those of a modality together; each item's failure is its request's own."""
+        """Encode the media items of a plan, those of a modality together and equal ones once; each item's failure is its
+        request's own."""
         by_modality: dict[str, list[Item]] = {}
+        first: dict[bytes, Item] = {}
+        repeated: list[tuple[Item, Item]] = []
         for s in plan:
             for i in s.encode:
                 item = s.request.items[i]
                 if item.embeddings is not None:
                     s.request.encoded[i] = item.embeddings.to(self.device, self.dtype)
+                elif item.key and item.key in first:
+                    repeated.append(((s.request, i), first[item.key]))
                 else:
                     by_modality.setdefault(item.modality, []).append((s.request, i))
+                    first[item.key] = (s.request, i)
         failed: dict[int, tuple[Request, EngineError]] = {}
         for items in by_modality.values():
             for batch in _same_arguments(items):
                 self._encode_batch(batch, failed)
+        for (request, i), (leader, n) in repeated:
+            if n in leader.encoded:
+                request.encoded[i] = leader.encoded[n]
+            else:
+                self._encode_batch([(request, i)], failed)
         return list(failed.values())
 
     def _encode_batch(self, items: Sequence[Item], failed: dict[int, tuple[Request, EngineError]]) -> None:
@@ -167,6 +206,8 @@ class Runner:
             return
         for (request, i), rows in zip(items, embeddings):
             request.encoded[i] = rows
+            if request.items[i].key:
+                self.encoder_cache.put(request.items[i].key, rows)
 
     def model_embeddings(self, items: Sequence[Item]) -> Any:
         """Call the plugin's encoder for a batch of items."""

@@ -13,26 +13,29 @@ from torch import Tensor, nn
 from sdk.context import ModelContext
 from sdk.multimodal.processor import ProcessedPrompt
 from sdk.spec import Role
-from sdk.testing.runtime import Metadata, Prompt
+from sdk.testing.runtime import DEFAULT, Completion, Metadata, Prompt, Settings
 
+from .bind import page_shapes
 from .checkpoint import Checkpoint
 from .config import EngineConfig
 from .errors import PluginMissingError
 from .llm import LLM
 from .loader import build_module, make_resolver
+from .outputs import RequestOutput
 from .plugins import Catalog, Claim, ResolvedPlugin
 from .plugins.requirements import normalised
 from .request import Request
 from .sampling import SamplingParams
 
-OPTIONS: dict[str, Any] = {
-    "dtype": "float32",
-    "device": "cpu",
-    "block_size": 16,
-    "max_num_seqs": 8,
-    "disable_progress": True,
+OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu", "disable_progress": True}
+"""How the kit opens every checkpoint: exactly."""
+CACHING: dict[str, Any] = {"enable_prefix_caching": None}
+"""Whatever is kept by default, of a model that allows it."""
+NO_CACHING: dict[str, Any] = {
+    "enable_prefix_caching": False,
+    "encoder_cache_bytes": 0,
+    "processing_cache_bytes": 0,
 }
-"""How the kit opens a checkpoint: exact, and with pages that its prompts outgrow."""
 
 
 class CoreRuntime:
@@ -92,9 +95,21 @@ class CoreRuntime:
         config = EngineConfig.make(str(folder), {"plugins": self.pins})
         return build_module(self.resolve(checkpoint.architecture), config, checkpoint, torch.float32)
 
-    def open(self, folder: Path) -> OpenModel:
+    def open(self, folder: Path, settings: Settings = DEFAULT) -> OpenModel:
         """See `sdk.testing.Runtime`."""
-        return OpenModel(LLM(str(folder), plugins=self.pins, **OPTIONS))
+        options = {
+            **OPTIONS,
+            "plugins": self.pins,
+            "block_size": settings.page_size,
+            "max_num_batched_tokens": settings.step_tokens,
+            "max_num_seqs": settings.step_sequences,
+            **(CACHING if settings.caching else NO_CACHING),
+        }
+        if settings.pool_tokens is not None:
+            shapes = page_shapes(self.build(folder)).values()
+            per_token = sum(shape.bytes_per_token(torch.float32) for shape in shapes)
+            options["kv_cache_bytes"] = settings.pool_tokens * per_token
+        return OpenModel(LLM(str(folder), **options))
 
 
 class OpenModel:
@@ -107,11 +122,11 @@ class OpenModel:
         """See `sdk.testing.runtime.OpenModel`."""
         return self.llm.engine.inputs.process(prompt).prompt
 
-    def generate(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[int]]:
+    def generate(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Completion]:
         """See `sdk.testing.runtime.OpenModel`."""
-        params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+        params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True, logprobs=0)
         made = self.llm.generate(list(prompts), params, use_progress=False)
-        return [list(output.outputs[0].token_ids) for output in made]
+        return [_completion(output) for output in made]
 
     def logits(self, prompts: Sequence[Prompt]) -> list[Tensor]:
         """See `sdk.testing.runtime.OpenModel`. The prompts are scheduled, paged and batched as any other."""
@@ -139,6 +154,17 @@ class OpenModel:
         self.llm.close()
 
 
+def _completion(output: RequestOutput) -> Completion:
+    tokens = tuple(output.outputs[0].token_ids)
+    logprobs = output.outputs[0].logprobs or ()
+    return Completion(
+        token_ids=tokens,
+        logprobs=tuple(found[token].logprob for token, found in zip(tokens, logprobs)),
+        cached_tokens=output.num_cached_tokens,
+        preemptions=output.metrics.preemptions,
+    )
+
+
 def _request(prompt: ProcessedPrompt) -> Request:
     return Request(
         request_id=uuid.uuid4().hex,
@@ -149,4 +175,5 @@ def _request(prompt: ProcessedPrompt) -> Request:
         eos_token_ids=frozenset(),
         seed=0,
         items=prompt.items,
+        reads_cache=False,  # every row is asked for
     )

@@ -7,12 +7,18 @@ preemption are the same case: the sequence has more tokens than computed ones.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from bisect import insort
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Literal
 
+from .cache.media import EncoderCache
 from .cache.pages import PagePool
+from .cache.prefix import page_keys
 from .request import Request, Status
+
+Chunking = Literal["any", "item-atomic", "no"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,24 @@ class Scheduled:
 StepPlan = list[Scheduled]
 
 
+@dataclass
+class _Step:
+    """A step in the making.
+
+    Attributes:
+        tokens, rows: What is left of the budgets: tokens to compute, rows of embeddings to encode.
+        plan: What it computes.
+        encoding: Keys of the items that it encodes.
+        coming: Keys of the pages that it completes.
+    """
+
+    tokens: int
+    rows: int
+    plan: StepPlan = field(default_factory=list)
+    encoding: set[bytes] = field(default_factory=set)
+    coming: set[bytes] = field(default_factory=set)
+
+
 class Scheduler:
     """Keeps waiting and running sequences and plans steps.
 
@@ -47,15 +71,31 @@ class Scheduler:
         max_num_seqs: Most sequences in a step.
         max_num_batched_tokens: Most tokens in a step.
         max_encoder_tokens: Most rows of embeddings encoded in a step; a single larger item still passes, alone.
+        encoder_cache: Embeddings of items that were encoded before.
+        prefix_caching: Whether sequences share the pages of equal beginnings.
+        chunking: Where a prompt may be cut: anywhere, not within a media item, or nowhere.
     """
 
-    def __init__(self, pool: PagePool, max_num_seqs: int, max_num_batched_tokens: int, max_encoder_tokens: int) -> None:
+    def __init__(
+        self,
+        pool: PagePool,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        max_encoder_tokens: int,
+        encoder_cache: EncoderCache | None = None,
+        *,
+        prefix_caching: bool = False,
+        chunking: Chunking = "any",
+    ) -> None:
         self.pool = pool
         self.max_num_seqs, self.max_num_batched_tokens = max_num_seqs, max_num_batched_tokens
         self.max_encoder_tokens = max_encoder_tokens
-        self.waiting: deque[Request] = deque()
+        self.encoder_cache = EncoderCache(0) if encoder_cache is None else encoder_cache
+        self.prefix_caching, self.chunking = prefix_caching, chunking
+        self.waiting: list[Request] = []
         self.running: list[Request] = []
         self._free_slots = list(range(max_num_seqs - 1, -1, -1))
+        self._arrivals = 0
         self.num_preemptions = 0
 
     @property
@@ -64,49 +104,90 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     def add(self, request: Request) -> None:
-        """Queue a sequence."""
-        self.waiting.append(request)
+        """Queue a sequence: behind those of its priority and of better ones."""
+        self._arrivals += 1
+        request.order = self._arrivals
+        insort(self.waiting, request, key=_turn)
 
     def schedule(self) -> StepPlan:
-        """Plan the next step: running sequences first, oldest first, then waiting ones while tokens and pages last."""
-        plan: StepPlan = []
-        budget, encoder_budget = self.max_num_batched_tokens, self.max_encoder_tokens
-        index, preemptions = 0, self.num_preemptions
-        while index < len(self.running) and budget > 0:
+        """Plan the next step: running sequences first, in turn, then waiting ones while tokens and pages last."""
+        self._make_room()
+        step = _Step(self.max_num_batched_tokens, self.max_encoder_tokens)
+        preemptions = self.num_preemptions
+        self._go_on(step)
+        # Who has just lost its pages would only take them back, so nobody is admitted in such a step.
+        if self.num_preemptions == preemptions:
+            self._admit(step)
+        return step.plan
+
+    def computed(self, scheduled: Scheduled) -> None:
+        """Book what a step computed, and offer the pages that it filled to others."""
+        request = scheduled.request
+        request.num_computed = scheduled.start + scheduled.count
+        full = request.num_computed // self.pool.page_size
+        if self.prefix_caching and full > request.num_published:
+            first = request.num_published
+            for page, key in zip(request.pages[first:full], page_keys(request, self.pool.page_size)[first:full]):
+                self.pool.publish(page, key)
+            request.num_published = full
+
+    def finish(self, requests: Iterable[Request]) -> None:
+        """Let sequences go, wherever they are, and free what they held."""
+        for request in requests:
+            if request.status is Status.RUNNING:
+                self._leave(request)
+            elif request.status is Status.WAITING:
+                self.waiting.remove(request)
+            request.status = Status.FINISHED
+            request.encoded.clear()
+
+    # ---- running sequences ------------------------------------------------------------------------------------------
+
+    def _go_on(self, step: _Step) -> None:
+        """Give every running sequence its part. A long prompt leaves room for the tokens that others decode, and for
+        prompts that wait."""
+        reserved = sum(len(r.token_ids) - r.num_computed == 1 for r in self.running) + self._wanted_by_waiting()
+        index = 0
+        while index < len(self.running) and step.tokens > 0:
             request = self.running[index]
-            start = request.num_computed
-            count = min(len(request.token_ids) - start, budget)
-            count, encode, used = self._fit_encoder(request, start, count, encoder_budget)
             index += 1
+            start, limit = request.num_computed, len(request.token_ids) - request.num_computed
+            if limit == 1:
+                reserved -= 1
+            else:
+                limit = min(limit, max(step.tokens - reserved, step.tokens // 4, 1))
+            count, encode, rows = self._chunk(request, start, limit, step)
             if count == 0:
                 continue
             if not self._secure_pages(request, start + count):
-                break  # it was preempted itself, and with it every younger one
-            plan.append(Scheduled(request, start, count, encode))
-            budget, encoder_budget = budget - count, encoder_budget - used
-        # Who has just lost its pages would only take them back, so nobody is admitted in such a step.
-        while self.waiting and budget > 0 and self._free_slots and self.num_preemptions == preemptions:
-            request = self.waiting[0]
-            count = min(len(request.token_ids), budget)
-            count, encode, used = self._fit_encoder(request, 0, count, encoder_budget)
-            pages = self.pool.take(self.pool.pages_for(count)) if count else None
-            if pages is None:
-                break
-            self.waiting.popleft()
-            self._start(request, pages)
-            plan.append(Scheduled(request, 0, count, encode))
-            budget, encoder_budget = budget - count, encoder_budget - used
-        return plan
+                break  # it was preempted itself, and with it every later one
+            self._plan(Scheduled(request, start, count, encode), rows, step)
 
-    def _start(self, request: Request, pages: list[int]) -> None:
-        request.status, request.pages, request.slot = Status.RUNNING, pages, self._free_slots.pop()
-        if request.metrics.first_scheduled_time is None:
-            request.metrics.first_scheduled_time = time.monotonic()
-        self.running.append(request)
+    def _wanted_by_waiting(self) -> int:
+        """Tokens of the step that long prompts leave to waiting ones: at most half, and none when nobody could start."""
+        half, wanted = self.max_num_batched_tokens // 2, 0
+        if not self.waiting or not self._free_slots:
+            return 0
+        if self.pool.num_free < self.pool.pages_for(min(half, len(self.waiting[0].token_ids))):
+            return 0
+        for request in self.waiting:
+            wanted += len(request.token_ids)
+            if wanted >= half:
+                return half
+        return wanted
+
+    def _plan(self, scheduled: Scheduled, rows: int, step: _Step) -> None:
+        request, stop = scheduled.request, scheduled.start + scheduled.count
+        step.plan.append(scheduled)
+        step.tokens, step.rows = step.tokens - scheduled.count, step.rows - rows
+        step.encoding.update(request.items[i].key for i in scheduled.encode)
+        if self.prefix_caching and scheduled.count > 1:
+            size = self.pool.page_size
+            step.coming.update(page_keys(request, size)[scheduled.start // size : stop // size])
 
     def _secure_pages(self, request: Request, num_tokens: int) -> bool:
-        """Get the pages for `num_tokens`, taking them from the youngest sequences when there are none; False when the
-        sequence had to give up its own."""
+        """Get the pages for `num_tokens`, taking them from the last sequences when there are none; False when the sequence
+        had to give up its own."""
         missing = self.pool.pages_for(num_tokens) - len(request.pages)
         if missing <= 0:
             return True
@@ -119,43 +200,130 @@ class Scheduler:
         return True
 
     def _preempt(self, request: Request) -> None:
-        """Take a sequence's pages; it waits, first in line, to be computed anew."""
+        """Take a sequence's pages; it waits for its turn to be computed anew, from what is still at hand by then."""
         self._leave(request)
-        request.status, request.num_computed = Status.WAITING, 0
+        request.status, request.num_computed, request.num_published = Status.WAITING, 0, 0
         request.encoded.clear()
         request.metrics.preemptions += 1
         self.num_preemptions += 1
-        self.waiting.appendleft(request)
+        insort(self.waiting, request, key=_turn)
 
     def _leave(self, request: Request) -> None:
         self.running.remove(request)
-        self.pool.release(request.pages)
+        # The last pages first: they are the first to be given away, and a beginning is of use without them.
+        self.pool.release(reversed(request.pages))
         self._free_slots.append(request.slot)
         request.pages, request.slot = [], -1
 
-    def _fit_encoder(self, request: Request, start: int, count: int, budget: int) -> tuple[int, tuple[int, ...], int]:
-        """Cut a chunk short before the first media item that the step's encoder budget does not cover."""
+    # ---- waiting sequences ------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Preempt the last running sequences for a waiting one of better priority."""
+        while self.waiting and self.running and self.waiting[0].priority < self.running[-1].priority:
+            needed = self.pool.pages_for(min(len(self.waiting[0].token_ids), self.max_num_batched_tokens))
+            if self._free_slots and self.pool.num_free >= needed:
+                break
+            self._preempt(self.running[-1])
+
+    def _admit(self, step: _Step) -> None:
+        """Start waiting sequences, in turn, until one cannot be started.
+
+        One whose beginning is being computed in this very step is passed over: in the next step it is at hand.
+        """
+        index = 0
+        while index < len(self.waiting) and step.tokens > 0 and self._free_slots:
+            request = self.waiting[index]
+            held, next_key = self._at_hand(request)
+            if next_key in step.coming:
+                index += 1
+                continue
+            start = len(held) * self.pool.page_size
+            limit = min(len(request.token_ids) - start, step.tokens)
+            count, encode, rows = self._chunk(request, start, limit, step)
+            if count == 0 or not self._start(request, held, start + count):
+                request.encoded.clear()
+                break
+            del self.waiting[index]
+            self._plan(Scheduled(request, start, count, encode), rows, step)
+
+    def _at_hand(self, request: Request) -> tuple[Sequence[int], bytes | None]:
+        """The pages that hold a sequence's beginning already, and the key of the one after them.
+
+        Its last token is always computed anew: somebody has to say what comes next.
+        """
+        if not self.prefix_caching or not request.reads_cache:
+            return (), None
+        size = self.pool.page_size
+        keys = page_keys(request, size)[: (len(request.token_ids) - 1) // size]
+        pages = self.pool.find(keys)
+        next_key = keys[len(pages)] if len(pages) < len(keys) else None
+        while pages and self._whole_around(request, len(pages) * size):
+            pages.pop()
+        return pages, next_key
+
+    def _start(self, request: Request, held: Sequence[int], num_tokens: int) -> bool:
+        """Give a waiting sequence its pages and a slot; False when there are not enough pages."""
+        self.pool.share(held)
+        pages = self.pool.take(self.pool.pages_for(num_tokens) - len(held))
+        if pages is None:
+            self.pool.release(reversed(held))
+            return False
+        request.status, request.pages, request.slot = Status.RUNNING, [*held, *pages], self._free_slots.pop()
+        request.num_computed, request.num_published = len(held) * self.pool.page_size, len(held)
+        request.admissions += 1
+        if request.metrics.first_scheduled_time is None:
+            request.metrics.first_scheduled_time = time.monotonic()
+            request.num_cached = request.num_computed
+        insort(self.running, request, key=_turn)
+        return True
+
+    # ---- chunks and media -------------------------------------------------------------------------------------------
+
+    def _chunk(self, request: Request, start: int, limit: int, step: _Step) -> tuple[int, tuple[int, ...], int]:
+        """How many tokens of a sequence the step computes, which items it encodes for them, and how many rows these are."""
+        stop = start + limit
+        whole = self._whole_around(request, stop)
+        if whole is not None:
+            first, last = whole
+            # Over the budget, when it is the step's first chunk of a prompt: it would never have its turn otherwise.
+            turn = not any(s.count > 1 for s in step.plan)
+            stop = first if first > start else last if turn else start
         encode: list[int] = []
         used = 0
-        if request.items and start < request.prompt_len:
-            for i in request.items_between(start, start + count):
-                if i in request.encoded:
-                    continue
-                rows = request.items[i].placeholder.num_embeds
-                whole_budget = budget == self.max_encoder_tokens and not encode
-                if used + rows > budget and not whole_budget:
-                    count = max(0, request.items[i].placeholder.offset - start)
-                    break
-                encode.append(i)
-                used += rows
-        return count, tuple(encode), used
+        for i in request.items_between(start, stop) if request.items and start < request.prompt_len else ():
+            rows = self._rows_to_encode(request, i, step)
+            if rows is None:
+                continue
+            alone = step.rows == self.max_encoder_tokens and (used == 0 or self.chunking == "no")
+            if used + rows > step.rows and not alone:
+                stop = start if self.chunking == "no" else max(start, request.items[i].placeholder.offset)
+                break
+            encode.append(i)
+            used += rows
+        return (stop - start, tuple(encode), used) if stop > start else (0, (), 0)
 
-    def finish(self, requests: Iterable[Request]) -> None:
-        """Let sequences go, wherever they are, and free what they held."""
-        for request in requests:
-            if request.status is Status.RUNNING:
-                self._leave(request)
-            elif request.status is Status.WAITING:
-                self.waiting.remove(request)
-            request.status = Status.FINISHED
-            request.encoded.clear()
+    def _rows_to_encode(self, request: Request, index: int, step: _Step) -> int | None:
+        """What it costs to have an item's embeddings in this step; None when they are there."""
+        item = request.items[index]
+        if index in request.encoded:
+            return None
+        found = self.encoder_cache.get(item.key) if item.key and item.embeddings is None else None
+        if found is not None:
+            request.encoded[index] = found
+            return None
+        free = item.embeddings is not None or (item.key and item.key in step.encoding)
+        return 0 if free else item.placeholder.num_embeds
+
+    def _whole_around(self, request: Request, stop: int) -> tuple[int, int] | None:
+        """The tokens, first and past the last, that may not be computed apart and that an end at `stop` would part."""
+        if self.chunking == "any" or stop >= request.prompt_len:
+            return None
+        if self.chunking == "no":
+            return (0, request.prompt_len) if stop > 0 else None
+        for place in (request.items[i].placeholder for i in request.items_between(stop, stop + 1)):
+            if place.offset < stop:
+                return place.offset, place.offset + place.length
+        return None
+
+
+_turn = attrgetter("turn")

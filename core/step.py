@@ -81,6 +81,26 @@ class AttentionGroup:
         return found
 
 
+class StepStates:
+    """Which encoder states the tokens of a step attend over.
+
+    Attributes:
+        states: `(tokens,)` each token's state.
+        lengths: `(tokens,)` rows of that state.
+    """
+
+    def __init__(self, states: Ints, lengths: Ints) -> None:
+        self.states, self.lengths = states, lengths
+        self.max_length = int(lengths.max())
+        self._pages: dict[int, Ints] = {}
+
+    def pages(self, per_state: int) -> Ints:
+        """`(tokens, per_state)`: the pages of each token's state, where a state takes so many, end to end."""
+        if per_state not in self._pages:
+            self._pages[per_state] = self.states[:, None] * per_state + np.arange(per_state)
+        return self._pages[per_state]
+
+
 @dataclass
 class StepTensors:
     """What a step's kernels read.
@@ -92,6 +112,7 @@ class StepTensors:
         lengths: `(tokens,)` the sequence length that counts for length-dependent rotary frequencies.
         groups: How attention is batched.
         sample_rows: `(sampled,)` rows whose hidden states become logits.
+        states: What cross-attention reads; None for a model without.
     """
 
     order: list[Scheduled]
@@ -101,6 +122,7 @@ class StepTensors:
     lengths: Tensor
     groups: list[AttentionGroup]
     sample_rows: Tensor
+    states: StepStates | None = None
     _rotary: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def cos_sin(
@@ -151,14 +173,16 @@ class StepBuilder:
         self._known = np.zeros(max_num_seqs, dtype=np.int64)
         self._num_pages = np.zeros(max_num_seqs, dtype=np.int64)
         self._owner: list[weakref.ref[Request] | None] = [None] * max_num_seqs
+        self._admission = np.zeros(max_num_seqs, dtype=np.int64)
 
     def _refresh(self, plan: Sequence[Scheduled]) -> None:
         """Bring the rows of the scheduled sequences up to date."""
         for scheduled in plan:
             request, slot = scheduled.request, scheduled.request.slot
             owner = self._owner[slot]
-            if owner is None or owner() is not request or scheduled.start == 0:
+            if owner is None or owner() is not request or self._admission[slot] != request.admissions:
                 self._owner[slot] = weakref.ref(request)  # its pictures must not outlive it here
+                self._admission[slot] = request.admissions
                 self._known[slot] = self._num_pages[slot] = 0
             known, total = self._known[slot], len(request.token_ids)
             if known < total:
@@ -196,6 +220,7 @@ class StepBuilder:
             lengths=self._tensor(np.maximum(np.repeat(whole, counts), positions + 1)),
             groups=self._groups(keys, slots, starts, counts, firsts),
             sample_rows=self._tensor((firsts + counts - 1)[samples]),
+            states=_states(ordered, counts),
         )
 
     def _group_keys(self, starts: Ints, counts: Ints) -> Ints:
@@ -229,3 +254,11 @@ class StepBuilder:
                 )
             )
         return groups
+
+
+def _states(order: Sequence[Scheduled], counts: Ints) -> StepStates | None:
+    if order[0].request.encoder_item is None:
+        return None
+    states = np.array([s.request.state for s in order], dtype=np.int64)
+    lengths = np.array([s.request.state_len for s in order], dtype=np.int64)
+    return StepStates(np.repeat(states, counts), np.repeat(lengths, counts))

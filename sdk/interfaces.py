@@ -145,6 +145,8 @@ class SupportsMultiModal:
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
         """What stands for the `i`-th item (from 1) of `modality` in the prompt of a string-only chat template.
 
+        `None` leaves it to the checkpoint: what the dummy text has for an item.
+
         Raises:
             ValueError: The model does not take this modality.
         """
@@ -168,6 +170,30 @@ class SupportsMultiModal:
         raise NotImplementedError(f"{type(self).__qualname__} has no get_language_model")
 
 
+class SupportsEncoderDecoder:
+    """A model whose decoder attends over what its encoder made of one medium, instead of finding it in its prompt."""
+
+    supports_encoder_decoder: ClassVar[bool] = True
+
+    @hook
+    def encode(self, **media: Any) -> MultiModalEmbeddings:
+        """Encode media items of one modality.
+
+        Args:
+            media: Tensors as the processor names them, of any number of items.
+
+        Returns:
+            `(items, n, hidden)`, or one `(n_i, hidden)` for each item. In an engine each `sdk.layers.CrossAttention` projects
+            them once, and `forward` is called without; outside one, `forward` takes an item's as `encoder_states`.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} has no encode")
+
+
+def supports_encoder_decoder(model: object) -> bool:
+    """Whether a model, or a model class, implements `SupportsEncoderDecoder`."""
+    return bool(getattr(model, "supports_encoder_decoder", False))
+
+
 def supports_multimodal(model: object) -> bool:
     """Whether a model, or a model class, implements `SupportsMultiModal`."""
     return bool(getattr(model, "supports_multimodal", False))
@@ -178,6 +204,8 @@ __all__ = [
     "IntermediateTensors",
     "Model",
     "MultiModalEmbeddings",
+    "SupportsEncoderDecoder",
     "SupportsMultiModal",
+    "supports_encoder_decoder",
     "supports_multimodal",
 ]

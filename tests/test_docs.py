@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md")])
 TUTORIAL = ROOT / "docs" / "writing-a-plugin.md"
 FILE_BLOCK = re.compile(r"```\w+ file=(\S+)\n(.*?)```", re.DOTALL)
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PROGRAMS = sorted(p for p in ROOT.glob("docs/*.md") if PYTHON_BLOCK.search(p.read_text()))
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 
 
@@ -78,6 +80,15 @@ def test_the_tutorials_model_runs(tutorial_site: Path, tmp_path: Path) -> None:
     ran = engine(tutorial_site, "run", str(tmp_path), "hello", "--max-tokens", "4", "--json")
     assert ran.returncode == 0, ran.stderr
     assert '"tokens": 4' in ran.stdout or '"finish_reason": "stop"' in ran.stdout
+
+
+@pytest.mark.parametrize("document", PROGRAMS, ids=lambda p: p.name)
+def test_a_pages_python_blocks_run_as_one_program(document: Path, tmp_path: Path) -> None:
+    program = "\n".join(PYTHON_BLOCK.findall(document.read_text()))
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_the_readmes_program_runs(tmp_path: Path) -> None:

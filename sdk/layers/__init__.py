@@ -3,6 +3,7 @@
 from .activation import Activation, ActivationAndMul, GeluAndMul, SiluAndMul
 from .attention import Attention, EncoderAttention, attention_reference
 from .base import Layer
+from .cross_attention import CrossAttention
 from .decoder import Decoder, PreNormBlock
 from .embedding import ParallelLMHead, PositionEmbedding, VocabParallelEmbedding
 from .experts import Experts, TopKRouter
@@ -23,6 +24,7 @@ __all__ = [
     "ActivationAndMul",
     "Attention",
     "ColumnParallelLinear",
+    "CrossAttention",
     "Decoder",
     "EncoderAttention",
     "Experts",

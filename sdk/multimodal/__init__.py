@@ -12,7 +12,7 @@ from .items import (
     ProcessedItems,
 )
 from .merge import flatten_embeddings, merge_by_mask, merge_multimodal_embeddings
-from .processor import BaseMultiModalProcessor, ProcessedItem, ProcessedPrompt
+from .processor import BaseMultiModalProcessor, ItemMemory, ProcessedItem, ProcessedPrompt
 from .updates import (
     PlaceholderRange,
     PromptIndexTargets,
@@ -30,6 +30,7 @@ __all__ = [
     "ImageEmbeddingItems",
     "ImageProcessorItems",
     "ImageSize",
+    "ItemMemory",
     "InputProcessingContext",
     "MultiModalDataItems",
     "MultiModalFieldConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,18 @@ class MultiModalFieldConfig:
     kind: Kind
     slices: tuple[slice, ...] = ()
     count: int = 0
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def batched(cls, modality: str) -> MultiModalFieldConfig:
         """The first dimension counts the items: item `i` owns `x[i]`."""
         return cls(modality, "batched")
+
+    @classmethod
+    def padded(cls, modality: str, shapes: Iterable[Sequence[int]]) -> MultiModalFieldConfig:
+        """As `batched`, of items that the HF processor padded to the largest of the prompt, at the end of each dimension:
+        item `i` owns the first `shapes[i]` of `x[i]`, whose further dimensions it owns whole."""
+        return cls(modality, "batched", shapes=tuple(tuple(int(n) for n in shape) for shape in shapes))
 
     @classmethod
     def flat(cls, modality: str, slices: Sequence[slice]) -> MultiModalFieldConfig:
@@ -47,6 +54,10 @@ class MultiModalFieldConfig:
 
     def split(self, value: Any) -> list[Any]:
         """The value's parts, one for each item."""
+        if self.kind == "batched" and self.shapes:
+            if len(value) != len(self.shapes):
+                raise ValueError(f"{len(value)} items, and sizes of {len(self.shapes)}")
+            return [_cut(x, shape) for x, shape in zip(value, self.shapes)]
         if self.kind == "batched":
             return list(value)
         if self.kind == "shared":
@@ -66,6 +77,14 @@ class MultiModalFieldConfig:
             return torch.cat(list(parts))
         same = all(p.shape == parts[0].shape for p in parts)
         return torch.stack(list(parts)) if same else list(parts)
+
+
+def _cut(x: Any, shape: Sequence[int]) -> Any:
+    """The part of a padded item that is its own."""
+    kept = x[tuple(slice(n) for n in shape)]
+    if tuple(kept.shape[: len(shape)]) != tuple(shape):
+        raise ValueError(f"an item of shape {tuple(x.shape)} is smaller than its own part, {tuple(shape)}")
+    return kept
 
 
 @dataclass(frozen=True)

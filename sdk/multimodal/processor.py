@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from inspect import signature
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+import numpy as np
 from torch import Tensor
 
-from .._contract import check_class, hook
+from .._contract import check_class, hook, lenient
 from ..errors import EngineError, InvalidRequestError, MediaUnsupportedError, PluginRuntimeError, PromptUpdateError
 from .dummy import BaseDummyInputsBuilder
 from .fields import FieldValue, ItemKwargs, MultiModalFieldConfig, MultiModalKwargsItems, split_into_items
@@ -34,11 +36,13 @@ class ProcessedItem:
         kwargs: The model's arguments for this item; empty when it comes as embeddings.
         placeholder: Its place in the prompt.
         embeddings: `(rows, hidden)` when the item came as embeddings.
+        key: Equal for items of equal contents and for no others; empty where nobody vouches for that.
     """
 
     kwargs: ItemKwargs
     placeholder: PlaceholderRange
     embeddings: Tensor | None = None
+    key: bytes = b""
 
     @property
     def modality(self) -> str:
@@ -48,14 +52,54 @@ class ProcessedItem:
 
 @dataclass(frozen=True)
 class ProcessedPrompt:
-    """Final token ids and the media items in the order of their places."""
+    """Final token ids and the media items in the order of their places.
+
+    Attributes:
+        prompt_token_ids: With placeholders expanded.
+        items: Media that have a place in the prompt.
+        encoder_item: The medium that the model's encoder takes and its decoder attends over.
+    """
 
     prompt_token_ids: list[int]
     items: tuple[ProcessedItem, ...] = ()
+    encoder_item: ProcessedItem | None = None
+
+
+class ItemMemory(Protocol):
+    """What the engine remembers of media items, so that an item that comes again is not processed again."""
+
+    def key(self, modality: str, value: Any, arguments: Any) -> bytes:
+        """A key over an item (raw, as processed tensors, or as embeddings) and the processor's arguments."""
+        ...
+
+    def get(self, key: bytes) -> ItemKwargs | None:
+        """The model's arguments for the item of this key, if they are remembered."""
+        ...
+
+    def put(self, key: bytes, value: ItemKwargs) -> None:
+        """Remember an item's arguments."""
+        ...
+
+
+class _NoMemory:
+    """Remembers nothing; its keys vouch for nothing."""
+
+    def key(self, modality: str, value: Any, arguments: Any) -> bytes:
+        return b""
+
+    def get(self, key: bytes) -> ItemKwargs | None:
+        return None
+
+    def put(self, key: bytes, value: ItemKwargs) -> None:
+        pass
 
 
 class BaseMultiModalProcessor(Generic[Info]):
     """Turns a prompt with media into a `ProcessedPrompt`. A subclass writes the fields and the prompt updates."""
+
+    encoder_modality: ClassVar[str | None] = None
+    """The modality that an encoder-decoder model's encoder takes, one item a prompt. Nothing stands for it in the prompt, which
+    is the decoder's and complete: it gets no special tokens."""
 
     def __init__(self, info: Info, dummy_inputs: BaseDummyInputsBuilder[Any]) -> None:
         self.info, self.dummy_inputs = info, dummy_inputs
@@ -104,8 +148,16 @@ class BaseMultiModalProcessor(Generic[Info]):
         return out
 
     @hook
-    def _apply_hf_processor_tokens_only(self, prompt_tokens: list[int]) -> list[int]:
-        """What HF's processor does to a prompt whether or not there are media; the default: nothing."""
+    @lenient
+    def _apply_hf_processor_tokens_only(
+        self, prompt_tokens: list[int], mm_counts: Mapping[str, int] | None = None
+    ) -> list[int]:
+        """What HF's processor does to a prompt besides writing the items' placeholders; the default: nothing.
+
+        Args:
+            prompt_tokens: As tokenized, before the prompt updates.
+            mm_counts: Modality → items, for a processor that treats a prompt with media otherwise than one without.
+        """
         return prompt_tokens
 
     # ---- what the base does -----------------------------------------------------------------------------------------
@@ -116,6 +168,8 @@ class BaseMultiModalProcessor(Generic[Info]):
         mm_data: Mapping[str, Any] | None = None,
         mm_processor_kwargs: Mapping[str, Any] | None = None,
         tok_kwargs: Mapping[str, Any] | None = None,
+        memory: ItemMemory | None = None,
+        salt: str = "",
     ) -> ProcessedPrompt:
         """Process one prompt.
 
@@ -124,6 +178,8 @@ class BaseMultiModalProcessor(Generic[Info]):
             mm_data: Modality → items, see `parse_items`.
             mm_processor_kwargs: Extra processor arguments for this request; they win over the engine's.
             tok_kwargs: Extra tokenizer arguments, for a text prompt.
+            memory: Where items that came before are found, and where new ones are remembered.
+            salt: Items of different salts are different items to `memory`.
 
         Raises:
             PromptUpdateError: Placeholders and items do not agree.
@@ -131,17 +187,19 @@ class BaseMultiModalProcessor(Generic[Info]):
             PluginRuntimeError: A hook failed or broke its contract.
         """
         kwargs = {**self.info.ctx.mm_processor_kwargs, **(mm_processor_kwargs or {})}
-        ids = self._tokenize(prompt, tok_kwargs or {})
         mm_items = self.parse(mm_data or {})
-        out = self._process_items(mm_items, kwargs)
+        ids = self._tokenize(prompt, tok_kwargs or {}, mm_items.get_all_counts())
+        out, keys = self._process_items(mm_items, kwargs, _NoMemory() if memory is None else memory, salt)
+        encoder_item = self._encoder_item(mm_items, out, keys) if self.encoder_modality else None
         updates: Sequence[PromptUpdate] = ()
-        if mm_items:
+        counts = {m: n for m, n in mm_items.get_all_counts().items() if m != self.encoder_modality}
+        if counts:
             updates = self._guard("_get_prompt_updates", self._get_prompt_updates, mm_items, kwargs, out)
         bos = getattr(self.info.get_tokenizer(), "bos_token_id", None)
-        apply = partial(apply_prompt_updates, ids, updates, mm_items.get_all_counts(), bos_token_id=bos)
+        apply = partial(apply_prompt_updates, ids, updates, counts, bos_token_id=bos)
         final, places = self._guard("_get_prompt_updates", apply)
         self._check_leftovers(final, places)
-        return ProcessedPrompt(final, tuple(self._item(p, mm_items, out) for p in places))
+        return ProcessedPrompt(final, tuple(self._item(p, mm_items, out, keys) for p in places), encoder_item)
 
     def parse(self, mm_data: Mapping[str, Any]) -> MultiModalDataItems:
         """Sort a caller's media by modality and form, within the plugin's own limits.
@@ -171,28 +229,73 @@ class BaseMultiModalProcessor(Generic[Info]):
                 )
         return items
 
-    def _tokenize(self, prompt: str | Sequence[int], tok_kwargs: Mapping[str, Any]) -> list[int]:
+    def _encoder_item(
+        self, mm_items: MultiModalDataItems, out: MultiModalKwargsItems, keys: Mapping[str, Sequence[bytes]]
+    ) -> ProcessedItem:
+        modality = str(self.encoder_modality)
+        count = mm_items.get_count(modality)
+        if count != 1 or isinstance(mm_items[modality], EmbeddingItems):
+            raise InvalidRequestError(
+                f"this model's encoder takes exactly one {modality}, raw or processed; give it in multi_modal_data",
+                param=f"multi_modal_data.{modality}",
+            )
+        nowhere = PlaceholderRange(modality, 0, 0, 0, np.zeros(0, dtype=np.bool_))
+        return ProcessedItem(out[modality][0], nowhere, None, keys[modality][0])
+
+    def _tokenize(
+        self, prompt: str | Sequence[int], tok_kwargs: Mapping[str, Any], mm_counts: Mapping[str, int]
+    ) -> list[int]:
+        if self.encoder_modality:
+            tok_kwargs = {"add_special_tokens": False, **tok_kwargs}
         ids = list(self.info.get_tokenizer()(prompt, **tok_kwargs)["input_ids"] if isinstance(prompt, str) else prompt)
-        done = self._guard("_apply_hf_processor_tokens_only", self._apply_hf_processor_tokens_only, ids)
+        function = self._apply_hf_processor_tokens_only
+        counts = [mm_counts] if len(signature(function).parameters) > 1 else []
+        done = self._guard("_apply_hf_processor_tokens_only", function, ids, *counts)
         return list(done)
 
-    def _process_items(self, mm_items: MultiModalDataItems, kwargs: Mapping[str, Any]) -> MultiModalKwargsItems:
+    def _process_items(
+        self, mm_items: MultiModalDataItems, kwargs: Mapping[str, Any], memory: ItemMemory, salt: str
+    ) -> tuple[MultiModalKwargsItems, dict[str, list[bytes]]]:
+        """The model's arguments for every item, and the items' keys."""
+
+        def keys_of(modality: str, values: Sequence[Any]) -> list[bytes]:
+            return [memory.key(modality, value, [kwargs, salt]) for value in values]
+
         raw = {m: i for m, i in mm_items.items() if isinstance(i, RawItems)}
-        out: MultiModalKwargsItems = {}
-        if raw:
-            counts = {m: i.get_count() for m, i in raw.items()}
-            text = self._guard("get_dummy_text", self.dummy_inputs.get_dummy_text, counts)
-            data = {HF_DATA_NAMES.get(m, m): list(i.data) for m, i in raw.items()}
-            made = self._guard("_call_hf_processor", self._call_hf_processor, text, data, kwargs, {})
-            out.update(self._split(made, kwargs, counts))
+        keys = {m: keys_of(m, items.data) for m, items in raw.items()}
+        out = self._process_raw(raw, kwargs, keys, memory)
         for modality, items in mm_items.items():
             if isinstance(items, ProcessedItems):
                 out[modality] = self._split_given(items, kwargs)
+                keys[modality] = keys_of(modality, out[modality])
             elif isinstance(items, EmbeddingItems):
                 self._check_width(items)
                 field = MultiModalFieldConfig.batched(modality)
                 out[modality] = [{f"{modality}_embeds": FieldValue(e, field)} for e in items.embeddings]
-        return out
+                keys[modality] = keys_of(modality, items.embeddings)
+        return out, keys
+
+    def _process_raw(
+        self,
+        raw: Mapping[str, RawItems],
+        kwargs: Mapping[str, Any],
+        keys: Mapping[str, Sequence[bytes]],
+        memory: ItemMemory,
+    ) -> MultiModalKwargsItems:
+        """Items as they are remembered; the others through the HF processor, and remembered."""
+        found = {m: [memory.get(key) for key in keys[m]] for m in raw}
+        missing = {m: [i for i, item in enumerate(items) if item is None] for m, items in found.items()}
+        counts = {m: len(indices) for m, indices in missing.items() if indices}
+        if counts:
+            text = self._guard("get_dummy_text", self.dummy_inputs.get_dummy_text, counts)
+            data = {HF_DATA_NAMES.get(m, m): [raw[m].data[i] for i in missing[m]] for m in counts}
+            made = self._guard("_call_hf_processor", self._call_hf_processor, text, data, kwargs, {})
+            split = self._split(made, kwargs, counts)
+            for modality in counts:
+                for i, item in zip(missing[modality], split[modality]):
+                    found[modality][i] = item
+                    memory.put(keys[modality][i], item)
+        return {m: [item for item in items if item is not None] for m, items in found.items()}
 
     def _split(
         self, tensors: Mapping[str, Any], kwargs: Mapping[str, Any], counts: Mapping[str, int]
@@ -240,7 +343,11 @@ class BaseMultiModalProcessor(Generic[Info]):
                 )
 
     def _item(
-        self, place: PlaceholderRange, mm_items: MultiModalDataItems, out: MultiModalKwargsItems
+        self,
+        place: PlaceholderRange,
+        mm_items: MultiModalDataItems,
+        out: MultiModalKwargsItems,
+        keys: Mapping[str, Sequence[bytes]],
     ) -> ProcessedItem:
         name = f"{place.modality} {place.index}"
         if place.num_embeds == 0:
@@ -249,7 +356,8 @@ class BaseMultiModalProcessor(Generic[Info]):
         embeddings = items.embeddings[place.index] if isinstance(items, EmbeddingItems) else None
         if embeddings is not None and embeddings.shape[0] != place.num_embeds:
             raise PromptUpdateError(f"{name}: {embeddings.shape[0]} rows of embeddings for {place.num_embeds} tokens")
-        return ProcessedItem(out[place.modality][place.index] if embeddings is None else {}, place, embeddings)
+        key = keys[place.modality][place.index]
+        return ProcessedItem(out[place.modality][place.index] if embeddings is None else {}, place, embeddings, key)
 
     def _check_leftovers(self, ids: Sequence[int], places: Sequence[PlaceholderRange]) -> None:
         reserved = self.info.get_placeholder_token_ids()
@@ -280,6 +388,7 @@ class BaseMultiModalProcessor(Generic[Info]):
 
 __all__ = [
     "BaseMultiModalProcessor",
+    "ItemMemory",
     "ProcessedItem",
     "ProcessedPrompt",
 ]

@@ -1,0 +1,59 @@
+"""Cross-attention over encoder states that were projected once. The specification is `sdk.layers.CrossAttention.reference`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from sdk.layers import CrossAttention
+
+from ..step import StepHolder
+
+if TYPE_CHECKING:
+    from .cross_attention_compiled import CompiledCrossAttention
+
+
+class StateAttention:
+    """Fills one `sdk.layers.CrossAttention`.
+
+    Args:
+        layer: The layer, for its shape.
+        keys, values: `(states, rows, kv_heads, head_dim)`.
+        step: Where the running step is found.
+        compiled: The compiled kernel, where it can be used.
+    """
+
+    def __init__(
+        self,
+        layer: CrossAttention,
+        keys: Tensor,
+        values: Tensor,
+        step: StepHolder,
+        compiled: CompiledCrossAttention | None = None,
+    ) -> None:
+        self.layer, self.keys, self.values, self.step, self.compiled = layer, keys, values, step, compiled
+        self.group = layer.num_heads // layer.num_kv_heads
+
+    def __call__(self, q: Tensor, encoder_states: Tensor | None = None) -> Tensor:
+        step = self.step.tensors
+        assert step.states is not None
+        if self.compiled is not None and self.compiled.reads(q):
+            return self.compiled(step.states, q)
+        out = q.new_empty(len(q), self.layer.num_heads * self.layer.head_dim)
+        first = 0
+        for s in step.order:  # the whole state of a request is read for all of its tokens at once
+            last = first + s.count
+            out[first:last] = self._one(q[first:last], s.request.state, s.request.state_len)
+            first = last
+        return out
+
+    def _one(self, q: Tensor, state: int, length: int) -> Tensor:
+        k, v = (x[state, :length].repeat_interleave(self.group, dim=1) for x in (self.keys, self.values))
+        q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+        attended = F.scaled_dot_product_attention(q, k, v, scale=self.layer.scale)
+        return attended.squeeze(0).transpose(0, 1).flatten(1)
+
+
+__all__ = ["StateAttention"]

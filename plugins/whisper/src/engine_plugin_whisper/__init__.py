@@ -1,0 +1,1 @@
+"""Whisper for the engine. `plugin.py` is what the engine reads first."""
