@@ -126,8 +126,8 @@ class PagedAttention:
         if layer.sinks is not None:
             sinks = layer.sinks.float()[:, None, None].expand(*scores.shape[:-1], 1)
             scores = torch.cat((scores, sinks), dim=-1)
-        weights = scores.softmax(dim=-1)[..., : k.shape[-2]].to(v.dtype)
-        return (weights @ v).transpose(1, 2).flatten(2)
+        weights = scores.softmax(dim=-1)[..., : k.shape[2]].to(v.dtype)
+        return weights @ v
 
 
 class FullAttention:

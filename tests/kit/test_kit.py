@@ -40,7 +40,7 @@ def test_the_core_is_the_runtime_that_its_entry_point_names() -> None:
 def test_a_name_is_an_architecture_or_a_distribution() -> None:
     runtime = CoreRuntime()
     assert runtime.architectures(LLAVA) == [LLAVA]
-    expected = ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"]
+    expected = ["LlamaForCausalLM", "MinistralForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"]
     assert runtime.architectures("llama") == runtime.architectures("Engine_Plugin.Llama") == expected
     with pytest.raises(PluginMissingError, match="No installed plugin runs Nope"):
         runtime.architectures("Nope")

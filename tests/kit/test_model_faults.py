@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from engine_plugin_llama import tiny
-from engine_plugin_llama.model import LlamaAttention, LlamaForCausalLM, Qwen2ForCausalLM
+from engine_plugin_llama.model import LlamaForCausalLM, Qwen2ForCausalLM
 from engine_plugin_llava.model import LlavaForConditionalGeneration
 from torch import Tensor, nn
 
 from sdk import WeightMap
+from sdk.layers import SelfAttention
 from sdk.testing import LawResult
 from sdk.testing.tiny import also_spelled
 
@@ -31,7 +32,7 @@ class WrongScale(LlamaForCausalLM):
 
 
 class OtherAttention(LlamaForCausalLM):
-    attention: type[LlamaAttention]
+    attention: type[SelfAttention]
 
     def __init__(self, *, ctx: Any, prefix: str = "") -> None:
         super().__init__(ctx=ctx, prefix=prefix)
@@ -40,7 +41,7 @@ class OtherAttention(LlamaForCausalLM):
 
 
 class NoPositions(OtherAttention):
-    class attention(LlamaAttention):
+    class attention(SelfAttention):
         def forward(self, positions: Tensor, x: Tensor) -> Tensor:
             q, k, v = self.qkv_proj(x)
             return self.o_proj(self.attn(q, k, v))
@@ -57,7 +58,7 @@ class OwnRotary(OtherAttention):
 
 
 class OwnPositions(OwnRotary):
-    class attention(LlamaAttention):
+    class attention(SelfAttention):
         def forward(self, positions: Tensor, x: Tensor) -> Tensor:
             q, k, v = self.qkv_proj(x)
             q, k = self.rotary[0](torch.arange(len(x)), q, k)
@@ -65,14 +66,14 @@ class OwnPositions(OwnRotary):
 
 
 class CallsTheReference(OtherAttention):
-    class attention(LlamaAttention):
+    class attention(SelfAttention):
         def forward(self, positions: Tensor, x: Tensor) -> Tensor:
             q, k, v = self.qkv_proj(x)
             return self.o_proj(self.attn.reference(q, k, v, positions))
 
 
 class KeysAndValuesSwapped(OtherAttention):
-    class attention(LlamaAttention):
+    class attention(SelfAttention):
         def forward(self, positions: Tensor, x: Tensor) -> Tensor:
             q, v, k = self.qkv_proj(x)
             return self.o_proj(self.attn(q, k, v, positions))

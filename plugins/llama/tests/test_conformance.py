@@ -13,5 +13,9 @@ class TestMistral(Conformance):
     architecture = "MistralForCausalLM"
 
 
+class TestMinistral(Conformance):
+    architecture = "MinistralForCausalLM"
+
+
 class TestQwen2(Conformance):
     architecture = "Qwen2ForCausalLM"

@@ -1,4 +1,4 @@
-"""The decoder by itself, against transformers' own implementations of the three architectures."""
+"""The decoder by itself, against transformers' own implementations of the four architectures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
+    MinistralConfig,
+    MinistralForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     Qwen2Config,
@@ -88,6 +90,34 @@ def test_llama_equals_hf(tmp_path: Path, change: dict[str, object]) -> None:
 def test_mistral_equals_hf_with_a_window_shorter_and_longer_than_the_prompt(tmp_path: Path, window: int | None) -> None:
     save_tiny(MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=window)), tmp_path, seed=1)
     assert_equals_hf(tmp_path, 1, 7, 8, 40)
+
+
+@pytest.mark.parametrize(
+    ("types", "window"),
+    [
+        (["full_attention", "sliding_attention"], 6),
+        (["sliding_attention", "full_attention"], 6),
+        (["sliding_attention", "sliding_attention"], 6),
+        (None, 6),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("published", [False, True], ids=["ministral", "called mistral"])
+def test_ministral_equals_hf_under_its_own_name_and_as_published(
+    tmp_path: Path, types: list[str] | None, window: int | None, published: bool
+) -> None:
+    config = MinistralConfig(**SHAPE, head_dim=20, sliding_window=window, layer_types=types)
+    save_tiny(MinistralForCausalLM(config), tmp_path, seed=1)
+    theirs = load_hf(tmp_path)
+    if published:
+        values = json.loads((tmp_path / "config.json").read_text())
+        values |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+        (tmp_path / "config.json").write_text(json.dumps(values))
+    ours = load_reference(tmp_path, RECORDS)
+    for length in (1, 6, 7, 40):
+        ids = prompt(length)
+        with torch.inference_mode():
+            assert_close(reference_logits(ours, ids), theirs(torch.tensor([ids])).logits[0])
 
 
 @pytest.mark.parametrize(
@@ -177,6 +207,8 @@ def test_tiny_checkpoints_are_the_same_for_a_seed_and_differ_between_seeds(tmp_p
         ("MistralForCausalLM", {"sliding_window": 8}, ("sliding",)),
         ("MistralForCausalLM", {"sliding_window": None}, ("full",)),
         ("MistralForCausalLM", {}, ("sliding",)),
+        ("MistralForCausalLM", {"layer_types": ["full_attention", "sliding_attention"]}, ("full", "sliding")),
+        ("MinistralForCausalLM", {"layer_types": ["full_attention"]}, ("full",)),
         ("Qwen2ForCausalLM", {"sliding_window": 8}, ("full",)),
         ("Qwen2ForCausalLM", {"use_sliding_window": True, "num_hidden_layers": 28}, ("full",)),
         ("Qwen2ForCausalLM", {"use_sliding_window": True, "num_hidden_layers": 40}, ("full", "sliding")),

@@ -1,1 +1,1 @@
-"""Llama, Mistral and Qwen2 as a plugin of the engine: one decoder, three architectures."""
+"""Llama, Mistral, Ministral and Qwen2 as a plugin of the engine: one decoder, four architectures."""

@@ -1,4 +1,4 @@
-"""What the engine reads first: the three architectures and what each can do. Loads no torch."""
+"""What the engine reads first: the four architectures and what each can do. Loads no torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ def llama_capabilities(config: ConfigView) -> Capabilities:
 
 
 def mistral_capabilities(config: ConfigView) -> Capabilities:
-    """A sliding window in every layer, unless the config sets it to null; 4096 where it does not say."""
-    return Capabilities(attention=("full",) if config.get("sliding_window", 4096) is None else ("sliding",))
+    """A sliding window in the layers that `layer_types` names, in every layer where there is no such key; in none where the
+    config sets the window to null. It is 4096 where the config does not say."""
+    if config.get("sliding_window", 4096) is None:
+        return Capabilities(attention=("full",))
+    return Capabilities(attention=config.attention_kinds(["sliding_attention"]))
 
 
 def qwen2_capabilities(config: ConfigView) -> Capabilities:
@@ -21,11 +24,8 @@ def qwen2_capabilities(config: ConfigView) -> Capabilities:
         return Capabilities(attention=("full",))
     layers = config.get("num_hidden_layers", 32)
     full_layers = min(config.get("max_window_layers", 28), layers)
-    types = config.get("layer_types") or ["full_attention"] * full_layers + ["sliding_attention"] * (
-        layers - full_layers
-    )
-    found = {"full_attention": "full", "sliding_attention": "sliding"}
-    return Capabilities(attention=tuple(kind for name, kind in found.items() if name in types))
+    types = ["full_attention"] * full_layers + ["sliding_attention"] * (layers - full_layers)
+    return Capabilities(attention=config.attention_kinds(types))
 
 
 @hookimpl
@@ -35,16 +35,17 @@ def engine_architectures() -> list[Architecture]:
     return [
         Architecture(
             name=name,
-            model=f"{package}.model:{name}",
+            model=f"{package}.model:{model}ForCausalLM",
             model_types=(model_type,),
-            capabilities=f"{package}.plugin:{model_type}_capabilities",
+            capabilities=f"{package}.plugin:{model.lower()}_capabilities",
             tiny=f"{package}.tiny:{model_type}",
             license="Apache-2.0",
             upstream=upstream,
         )
-        for name, model_type, upstream in (
-            ("LlamaForCausalLM", "llama", "https://arxiv.org/abs/2302.13971"),
-            ("MistralForCausalLM", "mistral", "https://arxiv.org/abs/2310.06825"),
-            ("Qwen2ForCausalLM", "qwen2", "https://arxiv.org/abs/2407.10671"),
+        for name, model, model_type, upstream in (
+            ("LlamaForCausalLM", "Llama", "llama", "https://arxiv.org/abs/2302.13971"),
+            ("MistralForCausalLM", "Mistral", "mistral", "https://arxiv.org/abs/2310.06825"),
+            ("MinistralForCausalLM", "Mistral", "ministral", "https://mistral.ai/news/ministraux"),
+            ("Qwen2ForCausalLM", "Qwen2", "qwen2", "https://arxiv.org/abs/2407.10671"),
         )
     ]

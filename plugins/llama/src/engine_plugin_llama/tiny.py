@@ -1,4 +1,4 @@
-"""Small random checkpoints of the three architectures, made offline: what `engine plugins verify` compares with HF."""
+"""Small random checkpoints of the four architectures, made offline: what `engine plugins verify` compares with HF."""
 
 from __future__ import annotations
 
@@ -38,6 +38,16 @@ def mistral(seed: int, folder: Path) -> None:
     tokenizer = tiny_tokenizer()
     config = MistralConfig(**_shape(len(tokenizer)), sliding_window=24)
     save_tiny(MistralForCausalLM(config), folder, seed=seed, tokenizer=tokenizer)
+
+
+def ministral(seed: int, folder: Path) -> None:
+    """Ministral with a window of 24 tokens in two layers of three."""
+    from transformers import MinistralConfig, MinistralForCausalLM
+
+    tokenizer = tiny_tokenizer()
+    types = ["full_attention", "sliding_attention", "sliding_attention"]
+    config = MinistralConfig(**_shape(len(tokenizer)), head_dim=16, sliding_window=24, layer_types=types)
+    save_tiny(MinistralForCausalLM(config), folder, seed=seed, tokenizer=tokenizer)
 
 
 def qwen2(seed: int, folder: Path) -> None:

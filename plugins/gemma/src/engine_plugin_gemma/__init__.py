@@ -1,0 +1,1 @@
+"""Gemma 2 as a plugin of the engine."""

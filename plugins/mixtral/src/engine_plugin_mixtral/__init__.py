@@ -1,0 +1,1 @@
+"""Mixtral as a plugin of the engine."""

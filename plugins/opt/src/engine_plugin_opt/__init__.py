@@ -1,0 +1,1 @@
+"""OPT as a plugin of the engine."""

@@ -1,0 +1,1 @@
+"""Qwen3 as a plugin of the engine."""
