@@ -11,20 +11,30 @@ __version__ = "0.1.0"
 __getattr__, __dir__, _names = attach(
     __name__,
     {
+        "AsyncLLM": "async_llm",
         "CompletionOutput": "outputs",
         "EngineConfig": "config",
         "LLM": "llm",
         "RequestOutput": "outputs",
+        "RequestOutputKind": "outputs",
         "SamplingParams": "sampling",
+        "StructuredOutputs": "sampling",
+        "ToolCall": "outputs",
         "errors": "errors",
+        "explain": "explanation",
     },
 )
 __all__ = _names
 
 if TYPE_CHECKING:
     from . import errors as errors
+    from .async_llm import AsyncLLM as AsyncLLM
     from .config import EngineConfig as EngineConfig
+    from .explanation import explain as explain
     from .llm import LLM as LLM
     from .outputs import CompletionOutput as CompletionOutput
     from .outputs import RequestOutput as RequestOutput
+    from .outputs import RequestOutputKind as RequestOutputKind
+    from .outputs import ToolCall as ToolCall
     from .sampling import SamplingParams as SamplingParams
+    from .sampling import StructuredOutputs as StructuredOutputs

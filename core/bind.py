@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdk.layers import Attention, EncoderAttention, Experts, Layer, RotaryEmbedding
+from sdk.layers import Attention, CrossAttention, EncoderAttention, Experts, Layer, RotaryEmbedding
 from sdk.layers.linear import Linear
 
+from .cache.states import EncoderStates, padded
 from .errors import PluginContractError
 from .kernels.attention import FullAttention, PagedAttention
 from .kernels.choice import compiled_kernels
+from .kernels.cross_attention import StateAttention
 from .kernels.experts import pack_experts
 from .kernels.linear import pack
 from .step import StepHolder
@@ -71,6 +73,29 @@ def allocate_pages(
     return {path: (pool(s), pool(s)) for path, s in page_shapes(model).items()}
 
 
+def cross_attention_layers(model: nn.Module) -> dict[str, CrossAttention]:
+    """The layers that attend over encoder states: path → layer."""
+    return {path: m for path, m in model.named_modules() if isinstance(m, CrossAttention)}
+
+
+def state_bytes(model: nn.Module, rows: int, dtype: torch.dtype) -> int:
+    """Keys and values that cross-attention keeps of one request, in all layers."""
+    layers = cross_attention_layers(model).values()
+    return sum(2 * padded(rows) * a.num_kv_heads * a.head_dim for a in layers) * dtype.itemsize
+
+
+def allocate_states(
+    model: nn.Module, num_states: int, rows: int, dtype: torch.dtype, device: torch.device
+) -> EncoderStates:
+    """Memory for so many states of at most so many rows; state 0 is for padding."""
+    layers = cross_attention_layers(model)
+
+    def pool(layer: CrossAttention) -> Tensor:
+        return _zeros((num_states + 1, padded(rows), layer.num_kv_heads, layer.head_dim), dtype, device)
+
+    return EncoderStates(layers, {path: (pool(a), pool(a)) for path, a in layers.items()}, rows)
+
+
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeroed memory that the system hands out as it is written; `torch.zeros` on a CPU would touch all of it now."""
     if device.type != "cpu":
@@ -78,12 +103,21 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
-def bind(model: nn.Module, pages: dict[str, tuple[Tensor, Tensor]], step: StepHolder) -> None:
+def bind(
+    model: nn.Module,
+    pages: dict[str, tuple[Tensor, Tensor]],
+    step: StepHolder,
+    states: EncoderStates | None = None,
+) -> None:
     """Fill every hole of a loaded model."""
     compiled = compiled_kernels(next(model.parameters()))
     for path, layer in attention_layers(model).items():
         fast = compiled and compiled.attention(layer, *pages[path])
         layer.fill(PagedAttention(layer, *pages[path], step, fast or None))
+    if states is not None:
+        for path, cross in states.layers.items():
+            read = compiled and compiled.cross_attention(cross, *states.memory[path])
+            cross.fill(StateAttention(cross, *states.memory[path], step, read or None))
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import InvalidConfigError, InvalidRequestError
+from .tools import ToolParser, choose_parser
 
 MAX_MESSAGES = 4096
 _TEXT_TYPES = ("text", "input_text", "output_text")
@@ -25,6 +26,9 @@ _MEDIA_TYPES = {
     "image_url": ("image", ("image_url", "url")),
     "input_image": ("image", ("image_url", "url")),
     "image_embeds": ("image", ("image_embeds",)),
+    "audio": ("audio", ("audio", "audio_url", "url", "path", "base64")),
+    "audio_url": ("audio", ("audio_url", "url")),
+    "input_audio": ("audio", ("input_audio",)),
 }
 """Content part type → modality, and the keys under which the item may stand."""
 
@@ -36,11 +40,13 @@ class ChatPrompt(NamedTuple):
         text: What the template rendered, users' text put back.
         token_ids: Its ids: placeholders stand only where a media part was.
         media: Modality → items as they were given, in the order of the parts.
+        tools: Reads the calls of the tools that were declared.
     """
 
     text: str
     token_ids: list[int]
     media: dict[str, list[Any]]
+    tools: ToolParser | None = None
 
 
 class ChatRenderer:
@@ -75,10 +81,11 @@ class ChatRenderer:
 
         Args:
             messages: `{"role": …, "content": text or parts}` in HF's or OpenAI's form.
-            template_kwargs: Passed to the template, e.g. `add_generation_prompt`.
+            template_kwargs: Passed to the template, e.g. `add_generation_prompt`. `tools`, in OpenAI's form or as
+                functions, must be known to it.
 
         Raises:
-            InvalidRequestError: A message or part is malformed, or the template refuses the conversation.
+            InvalidRequestError: A message, part or tool is malformed, or the template refuses the conversation.
         """
         if self.template is None:
             raise InvalidRequestError(
@@ -87,6 +94,10 @@ class ChatRenderer:
                 param="chat_template",
             )
         guard = _Guard(self.added_tokens)
+        parser: ToolParser | None = None
+        if template_kwargs.get("tools"):
+            parser = choose_parser(self.template, template_kwargs["tools"], self.tokenizer)
+            template_kwargs["tools"] = guard.escape_all(template_kwargs["tools"])
         media: dict[str, list[Any]] = {}
         prepared = _prepare(messages, guard, media, self._string_content)
         rendered = self._apply(prepared, **template_kwargs)
@@ -94,8 +105,8 @@ class ChatRenderer:
         special = self.bos_by_processor and not (self.tokenizer.bos_token and text.startswith(self.tokenizer.bos_token))
         if not guard.found:
             ids = self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-            return ChatPrompt(text, list(ids), media)
-        return ChatPrompt(text, self._guarded.encode(rendered, guard, special), media)
+            return ChatPrompt(text, list(ids), media, parser)
+        return ChatPrompt(text, self._guarded.encode(rendered, guard, special), media, parser)
 
     @cached_property
     def added_tokens(self) -> dict[str, int]:
@@ -269,6 +280,8 @@ def _part(part: Any, guard: _Guard, media: dict[str, list[Any]], where: str) -> 
     value = part[key]
     if isinstance(value, Mapping) and "url" in value:
         value = value["url"]
+    elif isinstance(value, Mapping) and "data" in value:  # OpenAI's input_audio; the bytes tell the format
+        key, value = "base64", value["data"]
     if key == "base64" and isinstance(value, str) and value.lstrip()[:5].lower() != "data:":
         value = f"data:;base64,{value}"
     media.setdefault(modality, []).append(value)
@@ -289,5 +302,6 @@ def _joined(
             raise InvalidRequestError(
                 f"this model's chat template takes no {part['type']}", code="unsupported_modality", param="messages"
             )
-        pieces.append(mark)
+        if mark:  # some models' media stand in no text
+            pieces.append(mark)
     return "\n".join(pieces)

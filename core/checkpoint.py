@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,13 @@ from .progress import progress
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-def locate(model: str, revision: str | None = None) -> Path:
+def locate(model: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """The folder of a model: a folder as it is; a hub id is downloaded, with a progress bar.
+
+    Args:
+        model: Folder or hub id.
+        revision: Of a hub id.
+        weights: Whether the weights are wanted; without, the little files are enough.
 
     Raises:
         ModelNotFoundError: There is no such folder or id, or the hub is out of reach.
@@ -43,7 +48,7 @@ def locate(model: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    patterns = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
+    patterns = ["*.json", "*.jinja", "*.txt", "*.model", *(["*.safetensors"] if weights else [])]
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except RepositoryNotFoundError as e:
@@ -158,10 +163,13 @@ class Checkpoint:
             )
         raise WeightsError(f"{self.folder} has no *.safetensors file")
 
-    def tensors(self, *, check: bool = False, quiet: bool = False) -> Iterator[tuple[str, Tensor]]:
+    def tensors(
+        self, *, skip: Callable[[str], bool] | None = None, check: bool = False, quiet: bool = False
+    ) -> Iterator[tuple[str, Tensor]]:
         """Stream the tensors of every file, one at a time.
 
         Args:
+            skip: Names that are not wanted: those tensors are not read.
             check: Refuse NaN and infinity.
             quiet: No progress bar.
 
@@ -183,6 +191,8 @@ class Checkpoint:
                                 f"tensor {name!r} is both in {seen[name].name} and in {file.name}"
                             )
                         seen[name] = file
+                        if skip is not None and skip(name):
+                            continue
                         tensor = opened.get_tensor(name)
                         if check and tensor.is_floating_point() and not torch.isfinite(tensor).all():
                             raise CorruptWeightsError(f"tensor {name!r} in {file} holds NaN or infinity")

@@ -19,12 +19,19 @@ class Detokenizer:
         stops: Stop strings.
         keep_stop: Leave the stop string in the text.
         skip_special_tokens: Leave special tokens out.
+        min_tokens: No stop string counts that is complete before so many tokens.
     """
 
     def __init__(
-        self, tokenizer: Any, stops: Sequence[str] = (), *, keep_stop: bool = False, skip_special_tokens: bool = True
+        self,
+        tokenizer: Any,
+        stops: Sequence[str] = (),
+        *,
+        keep_stop: bool = False,
+        skip_special_tokens: bool = True,
+        min_tokens: int = 0,
     ) -> None:
-        self.tokenizer, self.stops = tokenizer, tuple(stops)
+        self.tokenizer, self.stops, self.min_tokens = tokenizer, tuple(stops), min_tokens
         self.keep_stop, self.skip_special_tokens = keep_stop, skip_special_tokens
         self.text = ""
         self.stopped_by: str | None = None
@@ -66,7 +73,7 @@ class Detokenizer:
         self.text += new
         self._context, self._done = self._done, len(self.ids)
         hits = []
-        for stop in self.stops:
+        for stop in self.stops if len(self.ids) >= self.min_tokens else ():
             at = self.text.find(stop, max(0, start - len(stop) + 1))
             if at >= 0:
                 hits.append((at, stop))
@@ -83,10 +90,28 @@ class Detokenizer:
                 self._extend(rest)
         return self.stopped_by
 
+    def settled(self, *, finished: bool) -> str:
+        """The text but for its end that what is to come may take back: while more may come, what could be the start of a
+        stop string."""
+        if finished or not self.stops:
+            return self.text
+        return self.text[: max(self._sent, len(self.text) - max(map(len, self.stops)) + 1)]
+
     def delta(self, *, finished: bool) -> str:
-        """Text that was not handed out before; while more may come, not what could be the start of a stop string."""
-        end = len(self.text)
-        if not finished and self.stops:
-            end = max(self._sent, end - max(map(len, self.stops)) + 1)
-        out, self._sent = self.text[self._sent : end], end
+        """Settled text that was not handed out before."""
+        settled = self.settled(finished=finished)
+        out, self._sent = settled[self._sent :], len(settled)
         return out
+
+
+class NoText(Detokenizer):
+    """Keeps the tokens of a completion and makes no text of them."""
+
+    def append(self, ids: Sequence[int]) -> str | None:
+        """Add tokens."""
+        self.ids += ids
+        return None
+
+    def finish(self) -> str | None:
+        """No more tokens come."""
+        return None

@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import torch
 
-from .bind import allocate_pages, bind, rotary_embeddings, unbind
+from .bind import allocate_pages, allocate_states, bind, rotary_embeddings, state_bytes, unbind
 from .blueprint import Blueprint
 from .cache.media import EncoderCache
 from .cache.pages import PagePool
+from .cache.states import EncoderStates, StatePool
+from .encoding import MediaEncoder
 from .errors import (
     CapacityError,
     ContextLengthError,
@@ -35,6 +37,9 @@ from .runner import Runner, StepResult
 from .sampler import Sampled, sample
 from .scheduler import Scheduler, StepPlan
 from .step import StepBuilder, StepHolder
+
+STATES_SHARE = 0.25
+"""Of what weights and activations leave, the most that encoder states may take."""
 
 
 class Engine:
@@ -64,12 +69,13 @@ class Engine:
         restarts = [r.restart_length for r in rotary_embeddings(self.model) if r.restart_length is not None]
         self._restart_len = min(restarts, default=None)
         holder = StepHolder()
-        bind(self.model, self.pages, holder)
+        states, state_pool = self._make_states()
+        bind(self.model, self.pages, holder, states)
         builder = StepBuilder(self.config.max_num_seqs, self.plan.max_model_len, self.plan.page_size, self.device)
         encoder_cache = EncoderCache(self.config.encoder_cache_bytes)
-        self.runner = Runner(
-            self.model, builder, holder, encoder_cache, hidden_size, self.plugin.describe(), self.dtype, self.device
-        )
+        plugin = self.plugin.describe()
+        encoder = MediaEncoder(self.model, encoder_cache, states, hidden_size, plugin, self.dtype, self.device)
+        self.runner = Runner(self.model, builder, holder, encoder, plugin, self.device)
         whole = self.plan.max_model_len if self.capabilities.chunked_prefill == "no" else 0
         self.scheduler = Scheduler(
             self.pool,
@@ -77,6 +83,7 @@ class Engine:
             max(self.config.max_num_batched_tokens, whole),
             self.config.max_num_batched_tokens,
             encoder_cache,
+            state_pool,
             prefix_caching=self._prefix_caching(),
             chunking=self.capabilities.chunked_prefill,
         )
@@ -263,13 +270,25 @@ class Engine:
         builder = StepBuilder(plan.max_num_seqs, plan.max_model_len, plan.page_size, self.device)
         name, cache = self.plugin.describe(), EncoderCache(0)
         filler = next(i for i in range(self.inputs.vocab_size) if i not in self.inputs.reserved)
-        runner = Runner(self.model, builder, holder, cache, hidden_size, name, self.dtype, self.device)
+        encoder = MediaEncoder(self.model, cache, None, hidden_size, name, self.dtype, self.device)
+        runner = Runner(self.model, builder, holder, encoder, name, self.device)
         try:
             return measure_step(runner, pool, self.inputs.mm_processor, plan, filler=filler)
         finally:
             unbind(self.model)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def _make_states(self) -> tuple[EncoderStates | None, StatePool | None]:
+        """Room for the encoder states of as many requests as may run, or as many as fit; none for a model without."""
+        processor = self.inputs.mm_processor
+        if processor is None or processor.encoder_modality is None:
+            return None, None
+        modality = processor.encoder_modality
+        rows = processor.info.get_mm_max_tokens_per_item(self.plan.max_model_len, {modality: 1})[modality]
+        room = int(self.plan.memory.left * STATES_SHARE) // state_bytes(self.model, rows, self.dtype)
+        count = max(1, min(self.config.max_num_seqs, room))
+        return allocate_states(self.model, count, rows, self.dtype, self.device), StatePool(count, rows)
 
     def _prefix_caching(self) -> bool:
         """Whether equal beginnings share pages: as asked, or as the model can."""
@@ -289,6 +308,8 @@ class Engine:
         with self._lock:
             self.pool.forget()
             self.scheduler.encoder_cache.clear()
+            if self.scheduler.states is not None:
+                self.scheduler.states.pool.forget()
             self.inputs.memory.clear()
 
     def _eos_token_ids(self) -> frozenset[int]:

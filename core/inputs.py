@@ -13,6 +13,7 @@ from sdk.interfaces import supports_multimodal
 from sdk.multimodal.info import InputProcessingContext
 from sdk.multimodal.processor import BaseMultiModalProcessor, ProcessedItem, ProcessedPrompt
 from sdk.multimodal.updates import PlaceholderRange
+from sdk.speech import is_clip
 
 from .cache.media import ProcessingCache
 from .chat import ChatPrompt, ChatRenderer
@@ -28,7 +29,8 @@ from .errors import (
     PluginRuntimeError,
     shown,
 )
-from .media.image import load_media
+from .media.audio_limits import AudioLimits
+from .media.door import load_media
 from .plugins import ResolvedPlugin
 from .tools import ToolParser
 
@@ -235,7 +237,11 @@ class InputProcessor:
                     code="too_many_items",
                     param=f"multi_modal_data.{modality}",
                 )
-        return {m: load_media(m, v) for m, v in data.items()}
+        if not data or self.mm_processor is None:
+            return {}
+        rate = self.mm_processor.info.get_audio_sample_rate() if "audio" in data else None
+        limits = AudioLimits(seconds=self.config.max_audio_seconds)
+        return {m: load_media(m, v, sample_rate=rate, audio_limits=limits) for m, v in data.items()}
 
     def check_text(self, text: Any) -> str:
         """Refuse, before it is tokenized, what is no text or too much of it."""
@@ -367,7 +373,7 @@ def _count(value: Any) -> int:
         return max((_count(v) for v in value.values()), default=1)
     if isinstance(value, Tensor):
         return value.shape[0] if value.ndim > 2 and value.is_floating_point() else 1
-    return len(value) if isinstance(value, (list, tuple)) else 1
+    return len(value) if isinstance(value, (list, tuple)) and not is_clip(value) else 1
 
 
 def load_tokenizer(config: EngineConfig, checkpoint: Checkpoint) -> Any:

@@ -19,6 +19,7 @@ from .checkpoint import Checkpoint
 from .config import EngineConfig
 from .errors import EngineError, InvalidConfigError, PluginContractError, WeightsError
 from .plugins import Catalog, ResolvedPlugin
+from .text_only import LeftOut
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +142,9 @@ def materialize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> N
     model.to(device)
 
 
-def fill_model(model: Model, plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Checkpoint) -> None:
+def fill_model(
+    model: Model, plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Checkpoint, left_out: LeftOut
+) -> None:
     """Stream the checkpoint into the model; every parameter must be filled, every tensor used or dropped on purpose.
 
     Raises:
@@ -150,7 +153,9 @@ def fill_model(model: Model, plugin: ResolvedPlugin, config: EngineConfig, check
     offered: list[str] = []
 
     def stream() -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in checkpoint.tensors(check=config.check_weights, quiet=config.disable_progress):
+        for name, tensor in checkpoint.tensors(
+            skip=left_out.covers, check=config.check_weights, quiet=config.disable_progress
+        ):
             offered.append(name)
             yield name, tensor
 

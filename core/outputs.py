@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from .errors import EngineError
+
+
+class RequestOutputKind(Enum):
+    """What a request that is streamed gives out: all it has so far, what is new since the last time, or its end alone."""
+
+    CUMULATIVE = 0
+    DELTA = 1
+    FINAL_ONLY = 2
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,21 @@ class Logprob:
     logprob: float
     rank: int
     decoded_token: str = ""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool that a model asks for.
+
+    Attributes:
+        id: To answer it by.
+        name: The tool.
+        arguments: A JSON object, as text.
+    """
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass
@@ -48,12 +72,14 @@ class CompletionOutput:
 
     Attributes:
         index: Which of the `n`.
-        text: The text so far; with `stream=True` the new text of this step.
+        text: The text so far, or the new text alone: see `RequestOutputKind`.
         token_ids: As `text`, in tokens.
         logprobs: For each token, token id → Logprob, when asked for.
         cumulative_logprob: Sum over the chosen tokens, when asked for.
         finish_reason: `stop` (an end token or stop string), `length`, `abort`, `error`; None while it goes on.
         stop_reason: The stop string or token id; None for the model's own end token.
+        tool_calls: Calls that the text asks for, once it has ended; only where the request brought tools.
+        content: The text without these calls; None where the request brought no tools.
     """
 
     index: int
@@ -63,6 +89,8 @@ class CompletionOutput:
     cumulative_logprob: float | None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
+    tool_calls: Sequence[ToolCall] = ()
+    content: str | None = None
 
 
 @dataclass
@@ -77,6 +105,7 @@ class RequestOutput:
         finished: Whether all of them have ended.
         num_cached_tokens: Prompt tokens that were not computed because their pages were at hand.
         metrics: Times.
+        prompt_logprobs: For each token of the prompt, token id → Logprob, when asked for; None for the first.
         error: What ended the request, with `on_error="return"`.
     """
 
@@ -87,4 +116,5 @@ class RequestOutput:
     finished: bool = False
     num_cached_tokens: int = 0
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     error: EngineError | None = None

@@ -16,6 +16,7 @@ from typing import Literal
 from .cache.media import EncoderCache
 from .cache.pages import PagePool
 from .cache.prefix import page_keys
+from .cache.states import StatePool
 from .request import Request, Status
 
 Chunking = Literal["any", "item-atomic", "no"]
@@ -29,12 +30,14 @@ class Scheduled:
         request: The sequence.
         start, count: Its tokens `start … start + count - 1` are computed.
         encode: Indices of media items to encode first.
+        encode_state: Whether the item that the decoder attends over is to be encoded first.
     """
 
     request: Request
     start: int
     count: int
     encode: tuple[int, ...] = ()
+    encode_state: bool = False
 
     @property
     def samples(self) -> bool:
@@ -72,6 +75,7 @@ class Scheduler:
         max_num_batched_tokens: Most tokens in a step.
         max_encoder_tokens: Most rows of embeddings encoded in a step; a single larger item still passes, alone.
         encoder_cache: Embeddings of items that were encoded before.
+        states: Who holds which encoder states, for a model with cross-attention.
         prefix_caching: Whether sequences share the pages of equal beginnings.
         chunking: Where a prompt may be cut: anywhere, not within a media item, or nowhere.
     """
@@ -83,6 +87,7 @@ class Scheduler:
         max_num_batched_tokens: int,
         max_encoder_tokens: int,
         encoder_cache: EncoderCache | None = None,
+        states: StatePool | None = None,
         *,
         prefix_caching: bool = False,
         chunking: Chunking = "any",
@@ -91,6 +96,7 @@ class Scheduler:
         self.max_num_seqs, self.max_num_batched_tokens = max_num_seqs, max_num_batched_tokens
         self.max_encoder_tokens = max_encoder_tokens
         self.encoder_cache = EncoderCache(0) if encoder_cache is None else encoder_cache
+        self.states = states
         self.prefix_caching, self.chunking = prefix_caching, chunking
         self.waiting: list[Request] = []
         self.running: list[Request] = []
@@ -124,6 +130,8 @@ class Scheduler:
         """Book what a step computed, and offer the pages that it filled to others."""
         request = scheduled.request
         request.num_computed = scheduled.start + scheduled.count
+        if scheduled.encode_state and self.states is not None:
+            self.states.written(request)
         full = request.num_computed // self.pool.page_size
         if self.prefix_caching and full > request.num_published:
             first = request.num_published
@@ -181,6 +189,9 @@ class Scheduler:
         step.plan.append(scheduled)
         step.tokens, step.rows = step.tokens - scheduled.count, step.rows - rows
         step.encoding.update(request.items[i].key for i in scheduled.encode)
+        if scheduled.encode_state and self.states is not None and request.encoder_item is not None:
+            step.encoding.add(request.encoder_item.key)
+            step.rows -= self.states.rows
         if self.prefix_caching and scheduled.count > 1:
             size = self.pool.page_size
             step.coming.update(page_keys(request, size)[scheduled.start // size : stop // size])
@@ -214,6 +225,8 @@ class Scheduler:
         self.pool.release(reversed(request.pages))
         self._free_slots.append(request.slot)
         request.pages, request.slot = [], -1
+        if self.states is not None:
+            self.states.release(request)
 
     # ---- waiting sequences ------------------------------------------------------------------------------------------
 
@@ -234,17 +247,18 @@ class Scheduler:
         while index < len(self.waiting) and step.tokens > 0 and self._free_slots:
             request = self.waiting[index]
             held, next_key = self._at_hand(request)
-            if next_key in step.coming:
+            if next_key in step.coming or self._state_is_coming(request, step):
                 index += 1
                 continue
             start = len(held) * self.pool.page_size
             limit = min(len(request.token_ids) - start, step.tokens)
             count, encode, rows = self._chunk(request, start, limit, step)
-            if count == 0 or not self._start(request, held, start + count):
+            if count == 0 or not self._may_encode_state(request, step) or not self._start(request, held, start + count):
                 request.encoded.clear()
                 break
             del self.waiting[index]
-            self._plan(Scheduled(request, start, count, encode), rows, step)
+            encode_state = request.encoder_item is not None and request.state_len == 0
+            self._plan(Scheduled(request, start, count, encode, encode_state), rows, step)
 
     def _at_hand(self, request: Request) -> tuple[Sequence[int], bytes | None]:
         """The pages that hold a sequence's beginning already, and the key of the one after them.
@@ -261,12 +275,23 @@ class Scheduler:
             pages.pop()
         return pages, next_key
 
+    def _state_is_coming(self, request: Request, step: _Step) -> bool:
+        """Whether the step encodes the very item that a sequence waits to attend over."""
+        item = request.encoder_item
+        return item is not None and bool(item.key) and item.key in step.encoding
+
+    def _may_encode_state(self, request: Request, step: _Step) -> bool:
+        """Whether a sequence's encoder states are at hand, or fit what the step may still encode; one always does."""
+        if request.encoder_item is None or self.states is None or self.states.has(request):
+            return True
+        return step.rows >= self.states.rows or step.rows == self.max_encoder_tokens
+
     def _start(self, request: Request, held: Sequence[int], num_tokens: int) -> bool:
-        """Give a waiting sequence its pages and a slot; False when there are not enough pages."""
+        """Give a waiting sequence its pages, its encoder states and a slot; False when there is no room."""
         self.pool.share(held)
         pages = self.pool.take(self.pool.pages_for(num_tokens) - len(held))
-        if pages is None:
-            self.pool.release(reversed(held))
+        if pages is None or (self.states is not None and not self.states.take(request)):
+            self.pool.release(reversed([*held, *(pages or ())]))
             return False
         request.status, request.pages, request.slot = Status.RUNNING, [*held, *pages], self._free_slots.pop()
         request.num_computed, request.num_published = len(held) * self.pool.page_size, len(held)

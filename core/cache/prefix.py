@@ -19,13 +19,15 @@ _ROOT = b"engine prefix 1"
 def page_keys(request: Request, page_size: int) -> Sequence[bytes]:
     """The keys of a sequence's full pages, as far as its tokens are known.
 
-    A page over which a media item lies depends on the item's own key and on how far into the item it begins; an item
-    without a key, whose contents nobody vouches for, ends the chain.
+    What a decoder attends over stands for the whole sequence. A page over which a media item lies depends on the item's own key
+    and on how far into the item it begins. An item without a key, whose contents nobody vouches for, ends the chain.
     """
     keys = request.page_keys
+    if request.encoder_item is not None and not request.encoder_item.key:
+        return keys
     for page in range(len(keys), len(request.token_ids) // page_size):
         start, stop = page * page_size, (page + 1) * page_size
-        parent = keys[-1] if keys else hashlib.sha256(_ROOT + request.cache_salt).digest()
+        parent = keys[-1] if keys else _root(request)
         state = hashlib.sha256(parent)
         state.update(np.array(request.token_ids[start:stop], dtype="<i4").tobytes())
         for i in request.items_between(start, stop) if request.items else ():
@@ -36,3 +38,9 @@ def page_keys(request: Request, page_size: int) -> Sequence[bytes]:
             state.update((item.placeholder.offset - start).to_bytes(8, "little", signed=True))
         keys.append(state.digest())
     return keys
+
+
+def _root(request: Request) -> bytes:
+    salt = hashlib.sha256(request.cache_salt).digest()
+    heard = request.encoder_item.key if request.encoder_item is not None else b""
+    return hashlib.sha256(_ROOT + salt + heard).digest()

@@ -36,7 +36,8 @@ def verify(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Prove a plugin: its source, its weights, its processor, and that it computes what transformers computes.
+    """Prove a plugin: its source, weights and processor, its worst case, and that it computes what transformers computes,
+    whatever shares the engine with it.
 
     Exit code 0 when no law is broken, 1 when one is. Everything runs offline, on a tiny random checkpoint.
     """

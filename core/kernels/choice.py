@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sdk.layers import ActivationAndMul, Attention, Layer, RMSNorm
+from sdk.layers import ActivationAndMul, Attention, CrossAttention, Layer, RMSNorm
 
 if TYPE_CHECKING:
     from .attention_compiled import CompiledAttention
+    from .cross_attention_compiled import CompiledCrossAttention
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,12 @@ class CompiledKernels:
         from .attention_compiled import CompiledAttention
 
         return CompiledAttention(layer, keys, values) if CompiledAttention.can_serve(layer) else None
+
+    def cross_attention(self, layer: CrossAttention, keys: Tensor, values: Tensor) -> CompiledCrossAttention:
+        """The compiled form of a layer's cross-attention."""
+        from .cross_attention_compiled import CompiledCrossAttention
+
+        return CompiledCrossAttention(layer, keys, values)
 
     def row_kernel(self, layer: Layer) -> Any:
         """A compiled form of a row-wise layer, or None."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import io
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sdk.speech import is_clip
 
 from .audio_decode import open_decoder
 from .audio_limits import CLIP, AudioLimits
@@ -42,11 +44,6 @@ class AudioClip(NamedTuple):
     def seconds(self) -> float:
         """How long it is."""
         return len(self.wave) / self.rate
-
-
-def is_clip(value: Any) -> TypeGuard[tuple[Any, Any]]:
-    """Whether a value is one clip as `(wave, rate)`, and not two clips."""
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Real)
 
 
 def load_audio(

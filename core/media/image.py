@@ -118,12 +118,3 @@ def _flatten(image: Any) -> Any:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def load_media(modality: str, value: Any, *, allow_paths: bool = True) -> Any:
-    """Open what a caller gave for one modality: one item or a list. Tensors and mappings pass through."""
-    if modality != "image":
-        return value
-    if isinstance(value, (list, tuple)):
-        return [load_image(v, allow_paths=allow_paths) for v in value]
-    return load_image(value, allow_paths=allow_paths)

@@ -26,7 +26,8 @@ from .requirements import normalised
 from .status import PluginStatus, statuses
 
 if TYPE_CHECKING:
-    from sdk.spec import Architecture
+    from sdk.config_view import ConfigView
+    from sdk.spec import Architecture, Capabilities, Role
 
     from .loading import Loader
     from .resolved import ResolvedPlugin
@@ -128,7 +129,8 @@ class Catalog:
         if decision.error is not None:
             raise decision.error
         with self._lock:
-            return self._build(architecture, None if decision.in_process else decision.chosen)
+            plugin = self._build(architecture, None if decision.in_process else decision.chosen)
+        return self._with_parts(plugin, pins)
 
     def resolve_model_type(self, model_type: str, role: str, *, pins: Pins | None = None) -> ResolvedPlugin:
         """The plugin for a sub-config, which has a model_type and no architecture.
@@ -150,7 +152,8 @@ class Catalog:
             claim, record = self._only_match(model_type, role, chosen)
             if "model" in getattr(registered().get(record.name), "parts", {}):
                 return self.resolve(record.name, pins=chosen)
-            return self._build(record.name, replace(claim, name=record.name, kind="architecture"))
+            plugin = self._build(record.name, replace(claim, name=record.name, kind="architecture"))
+        return self._with_parts(plugin, pins)
 
     def check(self, *, timeout: float = 60.0, workers: int = 4) -> list[PluginStatus]:
         """Import every plugin in a child process of its own and add what broke; see `check_plugins`."""
@@ -176,6 +179,17 @@ class Catalog:
                 register(record["architecture"], target, part=part, replace=True, **by_hand["fields"])
             check_targets(catalog.resolve(record["architecture"]), record)
         return catalog
+
+    def _with_parts(self, plugin: ResolvedPlugin, pins: Pins | None) -> ResolvedPlugin:
+        """The plugin, and the way from it to the plugins that run the parts of its models, under the same choices."""
+
+        def parts(config: ConfigView, role: Role, model_type: str | None) -> Capabilities:
+            if config.architecture is not None:
+                return self.resolve(config.architecture, pins=pins).capabilities(config)
+            named = config.get("model_type") or model_type or ""
+            return self.resolve_model_type(named, role, pins=pins).capabilities(config)
+
+        return replace(plugin, parts=parts)
 
     def _build(self, architecture: str, claim: Claim | None) -> ResolvedPlugin:
         """The resolved plugin of a claim, or of an in-process registration alone."""

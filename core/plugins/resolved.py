@@ -16,6 +16,7 @@ from .guard import watch_import
 from .loading import import_module, warn_of
 
 if TYPE_CHECKING:
+    from sdk.config_view import PartCapabilities
     from sdk.spec import Architecture, Capabilities
 
 
@@ -28,12 +29,14 @@ class ResolvedPlugin:
         claim: The entry point that was chosen.
         registration: What was registered in this process for the architecture; its objects come before targets.
         warnings: What importing the plugin changed in the process, a sentence each.
+        parts: Tells what the parts of the model can do that other plugins run.
     """
 
     architecture: Architecture
     claim: Claim
     registration: Registration | None = None
     warnings: tuple[str, ...] = ()
+    parts: PartCapabilities | None = field(default=None, repr=False, compare=False)
     on_failure: Callable[[str, PluginError], None] | None = field(default=None, repr=False, compare=False)
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _failed: dict[str, PluginError] = field(default_factory=dict, repr=False, compare=False)
@@ -104,8 +107,11 @@ class ResolvedPlugin:
         Raises:
             PluginContractError: The plugin's function raised, or returned something else than `Capabilities`.
         """
+        from sdk.config_view import ConfigView
         from sdk.spec import Capabilities
 
+        if self.parts is not None and isinstance(config_view, ConfigView):
+            config_view = config_view.with_parts(self.parts)
         value: Any = self.objects.get("capabilities", self.architecture.capabilities)
         if isinstance(value, str):
             value = self.load("capabilities")

@@ -4,6 +4,7 @@ from .dummy import BaseDummyInputsBuilder
 from .fields import MultiModalFieldConfig, MultiModalKwargsItems, join_items
 from .info import BaseProcessingInfo, InputProcessingContext
 from .items import (
+    AudioProcessorItems,
     EmbeddingItems,
     ImageEmbeddingItems,
     ImageProcessorItems,
@@ -23,6 +24,7 @@ from .updates import (
 )
 
 __all__ = [
+    "AudioProcessorItems",
     "BaseDummyInputsBuilder",
     "BaseMultiModalProcessor",
     "BaseProcessingInfo",

@@ -39,6 +39,7 @@ class BaseDummyInputsBuilder(Generic[Info]):
         return [Image.fromarray(np.zeros((height, width, 3), dtype=np.uint8))] * num_images
 
     def _get_dummy_audios(self, *, length: int, num_audios: int) -> list[Any]:
+        """Silence of `length` samples at the model's rate."""
         return [np.zeros(length, dtype=np.float32)] * num_audios
 
     def _get_dummy_videos(self, *, width: int, height: int, num_frames: int, num_videos: int) -> list[Any]:

@@ -73,6 +73,16 @@ class BaseProcessingInfo:
         return self.get_hf_processor().image_processor
 
     @hook
+    def get_feature_extractor(self) -> Any:
+        """The HF feature extractor, which turns clips into what the model hears."""
+        return self.get_hf_processor().feature_extractor
+
+    @hook
+    def get_audio_sample_rate(self) -> int:
+        """Samples a second that the model hears at; clips of other rates are brought to it before."""
+        return int(self.get_feature_extractor().sampling_rate)
+
+    @hook
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
         """Modality → how many items a prompt may have; None: any number."""
         raise NotImplementedError(f"{type(self).__qualname__} has no get_supported_mm_limits")

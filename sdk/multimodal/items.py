@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InvalidRequestError, MediaUnsupportedError
+from ..speech import is_clip
 
 
 class ImageSize(NamedTuple):
@@ -48,6 +50,37 @@ class ImageProcessorItems(RawItems):
     def get_image_size(self, index: int) -> ImageSize:
         """Size of the `index`-th picture."""
         return ImageSize(*self.data[index].size)
+
+
+class AudioProcessorItems(RawItems):
+    """Clips as `(samples,)` float32, one channel each.
+
+    Args:
+        modality: `"audio"`.
+        data: The clips.
+        rates: Samples a second of each, as the caller said; None: the model's own.
+    """
+
+    def __init__(self, modality: str, data: Sequence[NDArray[np.float32]], rates: Sequence[float | None]) -> None:
+        super().__init__(modality, data)
+        self.rates = list(rates)
+
+    def get_audio_length(self, index: int) -> int:
+        """Samples of the `index`-th clip."""
+        return len(self.data[index])
+
+    def check_rates(self, expected: int) -> None:
+        """Refuse clips of another rate than the model hears at.
+
+        Raises:
+            InvalidRequestError: A clip has another; resampling is done before, by the engine's one media door.
+        """
+        for index, rate in enumerate(self.rates):
+            if rate is not None and rate != expected:
+                raise InvalidRequestError(
+                    f"{self.modality} {index} has {rate:g} samples a second, but this model hears at {expected}",
+                    param=f"multi_modal_data.{self.modality}",
+                )
 
 
 class ProcessedItems(ModalityItems):
@@ -129,8 +162,9 @@ def parse_items(modality: str, value: Any) -> ModalityItems:
 
     Args:
         modality: `"image"`, `"audio"`, …
-        value: One raw item or a list of them (pictures as PIL images: bytes, paths and URLs are opened before, by the
-            engine's one media door); a mapping of processed tensors; embeddings as a tensor or a list of tensors.
+        value: One raw item or a list of them (pictures as PIL images, clips as `(samples,)` or `(wave, rate)`: bytes, paths
+            and URLs are opened before, by the engine's one media door); a mapping of processed tensors; embeddings as a
+            tensor or a list of tensors.
     """
     if isinstance(value, Mapping):
         if not value:
@@ -140,13 +174,31 @@ def parse_items(modality: str, value: Any) -> ModalityItems:
             return _embeddings(modality, embeds)
         counts = {k: len(v) for k, v in value.items() if hasattr(v, "__len__")}
         return ProcessedItems(modality, value, min(counts.values(), default=1))
-    several = isinstance(value, (list, tuple)) and not (modality == "audio" and isinstance(value, tuple))
+    several = isinstance(value, (list, tuple)) and not (modality == "audio" and is_clip(value))
     items = list(value) if several else [value]
     if is_embedding(value) or (items and all(is_embedding(v) for v in items)):
         return _embeddings(modality, value)
     if modality == "image":
         return ImageProcessorItems(modality, [_as_image(i, v) for i, v in enumerate(items)])
+    if modality == "audio":
+        clips = [v if is_clip(v) else (v, None) for v in items]
+        waves = [_as_wave(i, wave) for i, (wave, _) in enumerate(clips)]
+        return AudioProcessorItems(modality, waves, [rate for _, rate in clips])
     return RawItems(modality, items)
+
+
+def _as_wave(index: int, value: Any) -> NDArray[np.float32]:
+    described = _describe(value)
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.size and value.dtype.kind == "f":
+        wave: NDArray[np.float32] = np.ascontiguousarray(value, dtype=np.float32)
+        if np.isfinite(wave).all():
+            return wave
+        described = "one with NaN or infinity"
+    raise InvalidRequestError(
+        f"audio {index}: a clip is one channel of floats, (samples,), not {described}", param="multi_modal_data.audio"
+    )
 
 
 def _as_image(index: int, value: Any) -> Any:
@@ -175,6 +227,7 @@ def _as_image(index: int, value: Any) -> Any:
 
 
 __all__ = [
+    "AudioProcessorItems",
     "EmbeddingItems",
     "ImageEmbeddingItems",
     "ImageProcessorItems",

@@ -20,7 +20,7 @@ from ..errors import EngineError, InvalidRequestError, MediaUnsupportedError, Pl
 from .dummy import BaseDummyInputsBuilder
 from .fields import FieldValue, ItemKwargs, MultiModalFieldConfig, MultiModalKwargsItems, split_into_items
 from .info import BaseProcessingInfo
-from .items import EmbeddingItems, MultiModalDataItems, ProcessedItems, RawItems, parse_items
+from .items import AudioProcessorItems, EmbeddingItems, MultiModalDataItems, ProcessedItems, RawItems, parse_items
 from .updates import PlaceholderRange, PromptUpdate, apply_prompt_updates
 
 Info = TypeVar("Info", bound=BaseProcessingInfo)
@@ -144,6 +144,8 @@ class BaseMultiModalProcessor(Generic[Info]):
             tok_kwargs: Extra arguments for the tokenizer.
         """
         processor = self.info.get_hf_processor()
+        if HF_DATA_NAMES["audio"] in mm_data:
+            mm_kwargs = {"sampling_rate": self.info.get_audio_sample_rate(), **mm_kwargs}
         out: Mapping[str, Any] = processor(text=prompt, **mm_data, **mm_kwargs, **tok_kwargs, return_tensors="pt")
         return out
 
@@ -219,7 +221,9 @@ class BaseMultiModalProcessor(Generic[Info]):
                     code="unsupported_modality",
                     param=f"multi_modal_data.{modality}",
                 )
-            items[modality] = parse_items(modality, value)
+            items[modality] = found = parse_items(modality, value)
+            if isinstance(found, AudioProcessorItems):
+                found.check_rates(self._guard("get_audio_sample_rate", self.info.get_audio_sample_rate))
             limit, count = limits[modality], items[modality].get_count()
             if limit is not None and count > limit:
                 raise InvalidRequestError(

@@ -121,10 +121,8 @@ def test_a_picture_seen_again_is_neither_processed_nor_encoded_again(
 ) -> None:
     expected = tokens(llava, with_pictures("<image> one", 3))
     encoded: list[int] = []
-    embed = llava.engine.runner.model_embeddings
-    monkeypatch.setattr(
-        llava.engine.runner, "model_embeddings", lambda items: encoded.append(len(items)) or embed(items)
-    )
+    embed = llava.engine.runner.encoder.call
+    monkeypatch.setattr(llava.engine.runner.encoder, "call", lambda items: encoded.append(len(items)) or embed(items))
     processor = llava.engine.inputs.mm_processor
     assert processor is not None
     monkeypatch.setattr(processor, "_call_hf_processor", None)
@@ -135,10 +133,8 @@ def test_a_picture_seen_again_is_neither_processed_nor_encoded_again(
 
 def test_equal_pictures_of_one_step_are_encoded_once(llava: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
-    embed = llava.engine.runner.model_embeddings
-    monkeypatch.setattr(
-        llava.engine.runner, "model_embeddings", lambda items: encoded.append(len(items)) or embed(items)
-    )
+    embed = llava.engine.runner.encoder.call
+    monkeypatch.setattr(llava.engine.runner.encoder, "call", lambda items: encoded.append(len(items)) or embed(items))
     found = tokens(llava, [with_pictures(f"{i} <image>", 4) for i in range(5)])
     assert encoded == [1]
     monkeypatch.undo()

@@ -13,9 +13,9 @@ from engine_plugin_llava.model import LlavaForConditionalGeneration
 from torch import Tensor
 
 from core import LLM
+from core.encoding import Job, same_arguments
 from core.errors import EngineDeadError, PluginContractError, PluginRuntimeError
 from core.request import Request
-from core.runner import _same_arguments
 from core.sampling import SamplingParams
 from sdk.multimodal import MultiModalFieldConfig, PlaceholderRange, ProcessedItem
 from sdk.multimodal.fields import FieldValue
@@ -39,14 +39,14 @@ def test_items_that_share_a_value_go_together_only_with_those_that_share_the_sam
     scale, other = torch.tensor(1.0), torch.tensor(2.0)
     a = request_with(*[{"pixels": (torch.zeros(3), one), "scale": (scale, shared)}] * 2)
     b = request_with({"pixels": (torch.zeros(3), one), "scale": (other, shared)})
-    assert _same_arguments([(a, 0), (b, 0), (a, 1)]) == [[(a, 0), (a, 1)], [(b, 0)]]
+    assert same_arguments([Job(a, 0), Job(b, 0), Job(a, 1)]) == [[Job(a, 0), Job(a, 1)], [Job(b, 0)]]
 
 
 def test_items_of_one_shape_go_together_and_others_by_themselves() -> None:
     one = MultiModalFieldConfig.batched("image")
     a, b = (request_with({"pixels": (torch.zeros(n), one)}) for n in (3, 4))
     c = request_with({"pixels": (torch.ones(3), one)})
-    assert _same_arguments([(a, 0), (b, 0), (c, 0)]) == [[(a, 0), (c, 0)], [(b, 0)]]
+    assert same_arguments([Job(a, 0), Job(b, 0), Job(c, 0)]) == [[Job(a, 0), Job(c, 0)], [Job(b, 0)]]
 
 
 def test_R066_the_message_names_plugin_item_and_shapes(faulty: Faulty) -> None:

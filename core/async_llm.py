@@ -1,0 +1,237 @@
+"""`AsyncLLM`: the engine inside an asyncio program. Each request is an async iterator of its outputs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+from .engine import Engine
+from .engine_thread import EngineThread
+from .errors import DrainingError, InvalidRequestError, OverloadedError, shown
+from .inputs import ProcessedInput
+from .jobs import Job, JobMaker
+from .llm import Messages, Prompt
+from .outputs import RequestOutput
+from .plan import EnginePlan
+from .sampling import SamplingParams
+from .stream import Stream
+
+Process = Callable[[], ProcessedInput]
+MAX_PROCESSING_THREADS = 4
+"""Prompts are tokenized, and their pictures decoded and resized, by at most so many threads."""
+
+
+class AsyncLLM:
+    """A model, loaded into this process, that steps in a thread of its own.
+
+    Prompts are processed in worker threads and text is made in the event loop, so nothing of either delays a step. May be
+    used from several event loops.
+
+    Args:
+        model: Folder in HF layout, hub id, or a shipped demo such as `demo/llava`.
+        options: See `core.EngineConfig`; an unknown one is an error. Loading blocks; see `create`.
+
+    Raises:
+        StartupError: The model cannot be loaded as asked; nothing stays behind.
+    """
+
+    def __init__(self, model: str, **options: Any) -> None:
+        self.engine = Engine(str(model), options)
+        self._maker = JobMaker(self.engine)
+        self._thread = EngineThread(self.engine)
+        self._workers = ThreadPoolExecutor(min(MAX_PROCESSING_THREADS, os.cpu_count() or 1), "engine-inputs")
+        self._streams: dict[str, Stream] = {}
+        self._queued: dict[str, Stream] = {}
+        self._lock = threading.Lock()  # of the two above: streams may live in several event loops
+        self._draining = False
+        self._empty: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        # Whoever forgets to close: the thread ends when this object is collected, or with the interpreter.
+        weakref.finalize(self, EngineThread.close, self._thread)
+
+    @classmethod
+    async def create(cls, model: str, **options: Any) -> AsyncLLM:
+        """Load a model without blocking the event loop."""
+        return await asyncio.to_thread(cls, model, **options)
+
+    # ---- what users call --------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Complete a prompt. Nothing happens before the iteration begins.
+
+        Args:
+            prompt: As `LLM.generate` takes one: text, token ids or a mapping.
+            sampling_params: None: the model's own generation config. Its `output_kind` says what comes: all so far
+                (the default), what is new, or the end alone. Whoever reads slowly gets several steps in one output.
+            request_id: What to call the request; while another is so called, its number is added. None: its number.
+            timeout: Seconds until the request ends with `RequestTimeoutError`.
+
+        Yields:
+            Outputs, the last one `finished`. To leave early is to abort: on cancellation at once, on `break` when the
+            generator is closed (`contextlib.aclosing` does it at a known time).
+
+        Raises:
+            RequestError: The prompt cannot be served.
+            OverloadedError: As many requests wait as may (`max_queued_requests`).
+            RequestTimeoutError: The deadline passed; what there was is in `partial_results`, and has been yielded where
+                outputs are.
+            EngineDeadError: The engine has stopped, or is closed meanwhile.
+        """
+        return self._serve(lambda: self.engine.inputs.process(prompt), sampling_params, request_id, timeout)
+
+    def chat(
+        self,
+        messages: Messages,
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        *,
+        timeout: float | None = None,
+        **template_kwargs: Any,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Answer a conversation, rendered by the model's chat template; otherwise as `generate`.
+
+        Args:
+            messages: As `LLM.chat` takes one conversation.
+            template_kwargs: Passed to the template.
+        """
+        process = self.engine.inputs.process_chat
+        return self._serve(lambda: process(messages, **template_kwargs), sampling_params, request_id, timeout)
+
+    async def abort(self, request_id: str | Iterable[str]) -> None:
+        """End requests; what they have so far is their last output, with `finish_reason="abort"`."""
+        for name in [request_id] if isinstance(request_id, str) else list(request_id):
+            stream = self._streams.get(name)
+            if stream is not None:
+                stream.abort()
+
+    async def close(self, *, drain: float | None = 0.0) -> None:
+        """Take no more requests, let those in flight end, then free the model.
+
+        Args:
+            drain: Seconds that requests in flight are given; None: as many as they take. Those left over then end with
+                `EngineDeadError`.
+        """
+        self._draining = True
+        empty, loop = asyncio.Event(), asyncio.get_running_loop()
+        with self._lock:
+            self._empty.append((loop, empty))
+            self._streams = {name: s for name, s in self._streams.items() if not s.loop.is_closed()}
+            if not self._streams:
+                empty.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(empty.wait(), drain)
+        await asyncio.to_thread(self._thread.close)
+        self._workers.shutdown(wait=False)
+
+    async def check_health(self) -> None:
+        """Return where the engine can serve.
+
+        Raises:
+            EngineDeadError: It has stopped.
+        """
+        if self.engine.dead is not None:
+            raise self.engine.stopped()
+
+    @property
+    def plan(self) -> EnginePlan:
+        """What start-up decided: plugin, dtype, pages."""
+        return self.engine.plan
+
+    def get_tokenizer(self) -> Any:
+        """The HF tokenizer."""
+        return self.engine.inputs.tokenizer
+
+    def default_sampling_params(self) -> SamplingParams:
+        """What the model's generation_config.json asks for: greedy unless it says `do_sample`."""
+        return self._maker.defaults
+
+    async def __aenter__(self) -> AsyncLLM:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ---- how it is done ---------------------------------------------------------------------------------------------
+
+    async def _serve(
+        self, process: Process, params: SamplingParams | None, request_id: str | None, timeout: float | None
+    ) -> AsyncGenerator[RequestOutput, None]:
+        params = self._maker.defaults if params is None else params
+        if not isinstance(params, SamplingParams):
+            raise InvalidRequestError(
+                f"sampling_params is a SamplingParams, not a {type(params).__name__}", param="sampling_params"
+            )
+        if timeout is not None and not timeout > 0:
+            raise InvalidRequestError(f"timeout must be above 0, not {shown(timeout)}", param="timeout")
+        stream = self._admit(request_id, params, timeout)
+        try:
+            await self._begin(stream, process, params)
+            while (output := await stream.next()) is not None:
+                yield output
+        finally:
+            stream.close()
+            self._release(stream)
+
+    def _admit(self, request_id: str | None, params: SamplingParams, timeout: float | None) -> Stream:
+        """A stream with a name that no other has, unless there are too many."""
+        if self.engine.dead is not None:
+            raise self.engine.stopped()
+        if self._draining:
+            raise DrainingError("the engine is being closed and takes no more requests")
+        job_id = self._maker.next_id()
+        with self._lock:
+            most = self.engine.config.max_queued_requests
+            if len(self._queued) >= most:
+                self._queued = {n: s for n, s in self._queued.items() if s.is_queued and not s.loop.is_closed()}
+            if len(self._queued) >= most:
+                raise OverloadedError(
+                    f"{most} requests wait already; try again later, or raise max_queued_requests", param="request_id"
+                )
+            name = request_id or job_id
+            if name in self._streams:
+                name = f"{name}-{job_id}"
+            stream = Stream(name, job_id, params.output_kind, self._thread, timeout)
+            self._streams[name] = self._queued[name] = stream
+        return stream
+
+    async def _begin(self, stream: Stream, process: Process, params: SamplingParams) -> None:
+        """Process the prompt in a worker thread and hand the job to the engine."""
+
+        def work() -> Job:
+            if self.engine.dead is not None:  # what waited for a worker while the engine was closed
+                raise self.engine.stopped()
+            return self._maker.make(stream.job_id, process(), params)
+
+        limit = asyncio.timeout_at(stream.deadline)
+        try:
+            async with limit:
+                job = await stream.loop.run_in_executor(self._workers, work)
+        except TimeoutError:
+            if limit.expired():
+                raise stream.timed_out() from None
+            raise
+        stream.begin(job)
+
+    def _release(self, stream: Stream) -> None:
+        with self._lock:
+            self._streams.pop(stream.name, None)
+            self._queued.pop(stream.name, None)
+            waiting = self._empty if not self._streams else []
+        for loop, event in waiting:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)

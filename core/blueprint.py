@@ -1,0 +1,104 @@
+"""`Blueprint`: a model as start-up knows it before any weight is read. What the engine is built from, and `explain` tells of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from sdk.interfaces import Model
+from sdk.spec import Capabilities
+
+from .checkpoint import Checkpoint, locate
+from .config import EngineConfig
+from .demos import find_demo
+from .errors import InvalidConfigError
+from .loader import build_model, resolve_device, resolve_dtype
+from .plugins import Catalog, ResolvedPlugin
+from .text_only import LeftOut, leave_out_media, takes_no_media
+from .transcription.support import offered_tasks
+
+DEFAULT_LENGTH = 2048
+"""Longest sequence of a model whose config does not say."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Everything but the weights.
+
+    Attributes:
+        config: The options, with the plugin's defaults.
+        checkpoint: The model's folder.
+        plugin, capabilities: Who runs it, and what it can do.
+        dtype, device: How and where.
+        model: On the meta device.
+        left_out: Parts that were taken out of it.
+    """
+
+    config: EngineConfig
+    checkpoint: Checkpoint
+    plugin: ResolvedPlugin
+    capabilities: Capabilities
+    dtype: torch.dtype
+    device: torch.device
+    model: Model
+    left_out: LeftOut
+
+    @classmethod
+    def of(cls, model: str, options: Mapping[str, object], *, weights: bool = True) -> Blueprint:
+        """Find a model and its plugin, and build it on the meta device.
+
+        Args:
+            model: Folder, hub id, or `demo/…`.
+            options: See `EngineConfig`.
+            weights: Whether a hub id's weights are fetched as well.
+
+        Raises:
+            StartupError: The model cannot be run as asked.
+        """
+        asked = EngineConfig.make(model, options)
+        folder = find_demo(asked.model) or locate(asked.model, asked.revision, weights=weights)
+        checkpoint = Checkpoint(folder, asked.hf_overrides)
+        plugin = Catalog.installed().resolve(checkpoint.architecture, pins=asked.plugins)
+        capabilities = plugin.capabilities(checkpoint.view)
+        tasks = offered_tasks(plugin, capabilities.tasks)
+        capabilities = capabilities.model_copy(update={"tasks": tasks})
+        _refuse_what_it_cannot(plugin, capabilities)
+        config = EngineConfig.make(model, options, plugin.architecture.runtime_defaults)
+        dtype, device = resolve_dtype(config, checkpoint), resolve_device(config)
+        built = build_model(plugin, config, checkpoint, dtype)
+        text_only = takes_no_media(capabilities, config.limit_mm_per_prompt)
+        left_out = leave_out_media(built) if text_only else LeftOut()
+        return cls(config, checkpoint, plugin, capabilities, dtype, device, built, left_out)
+
+    @property
+    def trained_length(self) -> int | None:
+        """The longest sequence that the model was trained for, where its config says."""
+        config = self.checkpoint.hf_config.get_text_config()
+        found = getattr(config, "max_position_embeddings", None) or getattr(config, "max_target_positions", None)
+        return int(found) if found else None
+
+    @property
+    def length(self) -> int:
+        """The longest sequence that is asked for: the pool may have room for less."""
+        return self.config.max_model_len or self.trained_length or DEFAULT_LENGTH
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the language model."""
+        return int(self.checkpoint.hf_config.get_text_config().hidden_size)
+
+
+def _refuse_what_it_cannot(plugin: ResolvedPlugin, capabilities: Capabilities) -> None:
+    record, tasks = plugin.architecture, capabilities.tasks
+    if record.kind == "component":
+        raise InvalidConfigError(
+            f"{record.name} ({plugin.describe()}) is a component that other models are built from, not a model",
+            param="model",
+        )
+    if not {"generate", "transcription"} & set(tasks):
+        raise InvalidConfigError(
+            f"{record.name} ({plugin.describe()}) does not generate text; it offers: {', '.join(tasks)}",
+            param="model",
+        )

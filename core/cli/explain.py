@@ -1,0 +1,58 @@
+"""`engine explain`: what a model would be on this machine, before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InvalidRequestError
+from .output import as_json, pairs
+
+
+def explain(
+    model: Annotated[str, typer.Argument(help="Folder in HF layout (config.json is enough), hub id, or demo/….")],
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    max_model_len: Annotated[int | None, typer.Option("--max-model-len", help="Longest sequence, in tokens.")] = None,
+    max_num_seqs: Annotated[int | None, typer.Option("--max-num-seqs", help="Most sequences in a step.")] = None,
+    kv_cache_bytes: Annotated[int | None, typer.Option("--kv-cache-bytes", help="Size of the page pool.")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", help="MODALITY=N: most items in a prompt; image=0: text alone.")
+    ] = None,
+    plugin: Annotated[
+        list[str] | None, typer.Option("--plugin", help="ARCH=distribution, where two claim one.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what a model would be on this machine: who runs it, what it takes, what fits, and what is refused and why.
+
+    Nothing is loaded. Exit code 0 where the model would start, 1 where it would not.
+    """
+    from ..explanation import explain as find_out
+    from ..plugins import parse_pins
+
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "device": device,
+        "max_model_len": max_model_len,
+        "max_num_seqs": max_num_seqs,
+        "kv_cache_bytes": kv_cache_bytes,
+        "limit_mm_per_prompt": _limits(limit) if limit else None,
+        "plugins": parse_pins(plugin or []),
+    }
+    found = find_out(model, **{name: value for name, value in options.items() if value is not None})
+    print(as_json(found.as_json()) if json else pairs(found.lines()))
+    if found.refused is not None:
+        raise typer.Exit(1)
+
+
+def _limits(given: list[str]) -> dict[str, int]:
+    """`["image=0"]` → `{"image": 0}`."""
+    limits = {}
+    for text in given:
+        modality, _, count = text.partition("=")
+        if not modality or not count.isdecimal():
+            raise InvalidRequestError(f"--limit is MODALITY=N, such as image=0, not {text!r}", param="--limit")
+        limits[modality] = int(count)
+    return limits

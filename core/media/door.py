@@ -1,0 +1,48 @@
+"""Whatever a caller gives for a modality, opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from sdk.speech import is_clip
+
+from .audio import load_audio
+from .audio_limits import AudioLimits
+from .image import load_image
+
+
+def load_media(
+    modality: str,
+    value: Any,
+    *,
+    allow_paths: bool = True,
+    sample_rate: int | None = None,
+    audio_limits: AudioLimits | None = None,
+) -> Any:
+    """Open what a caller gave for one modality: one item or a list. Tensors and mappings pass through.
+
+    Args:
+        modality: Of the items; those that are neither pictures nor clips are the plugin's business.
+        value: The items.
+        allow_paths: Whether strings may name files.
+        sample_rate: What clips are brought to. A wave that comes without a rate is taken to have it already.
+        audio_limits: Of each clip.
+
+    Raises:
+        MediaError: An item cannot be used.
+    """
+
+    def open_one(item: Any) -> Any:
+        if modality == "image":
+            return load_image(item, allow_paths=allow_paths)
+        if isinstance(item, (np.ndarray, Tensor, dict)):
+            return item
+        return load_audio(item, sample_rate=sample_rate, limits=audio_limits, allow_paths=allow_paths)
+
+    if modality not in ("image", "audio"):
+        return value
+    several = isinstance(value, (list, tuple)) and not (modality == "audio" and is_clip(value))
+    return [open_one(item) for item in value] if several else open_one(value)

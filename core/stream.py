@@ -1,0 +1,146 @@
+"""One request of `AsyncLLM`, as its reader sees it: between the engine's thread and an event loop.
+
+Nothing is queued: the thread leaves the number of tokens that each sequence has, and the reader makes outputs of what has come
+since it looked last. However slowly it reads, all that waits for it is the sequence itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from .engine_thread import EngineThread
+from .errors import EngineError, RequestTimeoutError
+from .jobs import Job
+from .outputs import RequestOutput, RequestOutputKind
+
+
+class Stream:
+    """Made and read in one event loop.
+
+    Args:
+        name: What the caller knows the request by.
+        job_id: What the engine knows it by.
+        kind: What comes; None: all so far.
+        thread: The engine.
+        timeout: Seconds until its deadline; None: it has none.
+    """
+
+    job: Job
+
+    def __init__(
+        self, name: str, job_id: str, kind: RequestOutputKind | None, thread: EngineThread, timeout: float | None
+    ) -> None:
+        self.name, self.job_id, self.thread, self.timeout = name, job_id, thread, timeout
+        self.kind = RequestOutputKind.CUMULATIVE if kind is None else kind
+        self.loop = asyncio.get_running_loop()
+        self.deadline = None if timeout is None else self.loop.time() + timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self._news = asyncio.Event()
+        self._begun = self._aborted = self._expired = self._over = False
+        self._told: list[tuple[int, bool]] = []
+        self._error: EngineError | None = None
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether none of its sequences has taken part in a step."""
+        return not self._begun or all(r.metrics.first_scheduled_time is None for r in self.job.requests)
+
+    # ---- for its reader ---------------------------------------------------------------------------------------------
+
+    def begin(self, job: Job) -> None:
+        """Hand the job to the engine, unless it was aborted while its prompt was processed."""
+        self.job, self._begun = job, True
+        self._told = [(request.prompt_len, False) for request in job.requests]
+        job.output.request_id = self.name
+        if self._aborted:
+            job.abandon()
+            self._news.set()
+            return
+        if self.deadline is not None:
+            self._timer = self.loop.call_at(self.deadline, self._expire)
+        self.thread.submit(self)
+
+    async def next(self) -> RequestOutput | None:
+        """Wait for the next output; None after the last.
+
+        Raises:
+            EngineError: What ended the request, once all outputs before it have been read.
+        """
+        while not self._over and self._error is None:
+            await self._news.wait()
+            self._news.clear()
+            self._advance()
+            output = self.job.take(self.kind)
+            if self.job.output.finished:
+                self._over, self._error = True, self._failure()
+            elif self._expired:
+                self._error = self.timed_out()
+            if output is not None:
+                return output
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def abort(self) -> None:
+        """End the request; what it has so far is its last output."""
+        if self._begun:
+            self.thread.abort(self.job.requests)
+        self._aborted = True
+
+    def close(self) -> None:
+        """Nobody reads any more: what still runs is aborted."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._begun and not self.job.output.finished:
+            self.thread.abort(self.job.requests)
+
+    def timed_out(self) -> RequestTimeoutError:
+        """What to raise when the deadline has passed."""
+        if not self._begun:
+            where = "while its prompt was processed"
+        elif self.is_queued:
+            where = "while it waited for its turn"
+        else:
+            where = f"after {sum(len(text.ids) for text in self.job.texts)} tokens"
+        error = RequestTimeoutError(f"the request's {self.timeout:g} s were over {where}", param="timeout")
+        error.partial_results = [self.job.whole()] if self._begun else []
+        return error
+
+    # ---- for the engine's thread ------------------------------------------------------------------------------------
+
+    def tell(self, index: int, num_tokens: int, *, finished: bool) -> bool:
+        """See `Listener.tell`."""
+        self._told[index] = (num_tokens, finished)
+        return finished or self.kind is not RequestOutputKind.FINAL_ONLY or bool(self.job.params.stops)
+
+    def refuse(self, error: EngineError) -> None:
+        """See `Listener.refuse`."""
+        self._error = error
+
+    def wake(self) -> None:
+        """See `Listener.wake`."""
+        if self.job.params.stops:
+            self._advance()  # now: a stop string ends the sequence also where the reader sleeps
+        self._news.set()
+
+    # ---- within -----------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Make text of the tokens that have come."""
+        for index, (num_tokens, finished) in enumerate(self._told):
+            hit = self.job.advance(index, num_tokens, finished=finished)
+            if hit is not None:
+                self.thread.stop(self.job.requests[index], hit)
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._news.set()
+
+    def _failure(self) -> EngineError | None:
+        """What ended the request, where that was an error."""
+        error, engine = self.job.output.error, self.thread.engine
+        if error is not None and error is engine.dead:
+            error = engine.stopped()
+        if error is not None:
+            error.partial_results = [self.job.output]
+        return error
