@@ -27,7 +27,8 @@ class EngineError(Exception):
     type: ClassVar[str] = "server_error"
     status: ClassVar[int] = 500
     partial_results: Sequence[Any] | None = None
-    """Set by `LLM.generate(on_error="raise")`: the outputs that had finished."""
+    """Outputs that there were when it was raised: of `LLM.generate(on_error="raise")` those that had finished, of a request
+    whose deadline passed what it had by then."""
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
@@ -108,6 +109,12 @@ class PromptUpdateError(RequestError):
     code = "placeholder_mismatch"
 
 
+class GrammarError(InvalidRequestError):
+    """What structured output is held to is no grammar, takes too long to compile, or leaves no token to go on with."""
+
+    code = "invalid_grammar"
+
+
 # ---- the service is at fault ---------------------------------------------------------------------------------------
 
 
@@ -146,6 +153,28 @@ class CapacityError(ServerError):
     status = 503
 
 
+class OverloadedError(CapacityError):
+    """As many requests wait as may; try again later."""
+
+    code = "overloaded"
+
+
+class DrainingError(ServerError):
+    """The engine is being closed and takes no more requests."""
+
+    code = "draining"
+    type = "service_unavailable_error"
+    status = 503
+
+
+class RequestTimeoutError(ServerError):
+    """The request's deadline passed; what it had by then is in `partial_results`."""
+
+    code = "request_timeout"
+    type = "timeout_error"
+    status = 504
+
+
 class EngineDeadError(ServerError):
     """The engine has stopped; nothing more can be served by it."""
 
@@ -167,6 +196,12 @@ class InvalidConfigError(StartupError, ValueError):
     """An engine option or a model's config.json is unusable; the field is named."""
 
     code = "invalid_config"
+
+
+class MemoryProfileError(StartupError):
+    """The model, or the pages asked for, do not fit the machine's memory; the message has the numbers."""
+
+    code = "memory_profile"
 
 
 class PluginError(StartupError):
