@@ -175,5 +175,6 @@ def _request(prompt: ProcessedPrompt) -> Request:
         eos_token_ids=frozenset(),
         seed=0,
         items=prompt.items,
+        encoder_item=prompt.encoder_item,
         reads_cache=False,  # every row is asked for
     )

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 ALIASES = {"embed_multimodal": "get_multimodal_embeddings", "embed_input_ids": "get_input_embeddings"}
-"""Today's spellings in vLLM, accepted as they are."""
+"""Today's spellings in vLLM, accepted as they are. A base class adds its own as `sdk_aliases`."""
 
 FORMER_HOOKS = {
-    "_get_prompt_replacements": "write `_get_prompt_updates` and return PromptReplacement objects",
-    "get_dummy_processor_inputs": "write `get_dummy_text` and `get_dummy_mm_data`",
+    "_get_prompt_replacements": "write `_get_prompt_updates`, or derive from sdk.compat.BaseMultiModalProcessor",
+    "get_dummy_processor_inputs": "write `get_dummy_text` and `get_dummy_mm_data`, or derive from "
+    "sdk.compat.BaseDummyInputsBuilder",
     "_get_hf_mm_text": "the token path needs no text; write `_call_hf_processor`",
     "_get_hf_mm_inputs": "write `_call_hf_processor`",
     "_postprocess_hf_mm_data": "override `_call_hf_processor` and change what super() returns",
@@ -33,6 +34,9 @@ FORMER_HOOKS = {
     "get_image_feature": "write `get_multimodal_embeddings`",
 }
 """Hooks of former guides and of other engines → what to write now."""
+
+ADAPTED_HOOKS = frozenset({"_get_prompt_replacements", "get_dummy_processor_inputs"})
+"""Former hooks that the base classes of `sdk.compat` call."""
 
 FORMER_ARGUMENTS = {
     "kv_caches": "attention layers keep their own state; take it out of the signature",
@@ -133,15 +137,16 @@ def check_class(cls: type) -> None:
             a signature that the engine's call does not fit.
     """
     hooks = hooks_of(cls)
+    aliases: dict[str, str] = {**ALIASES, **getattr(cls, "sdk_aliases", {})}
     for name, value, function in list(_functions(cls)):
         where = f"{cls.__module__}.{cls.__qualname__}.{name}"
         if getattr(function, "__sdk_hook__", False):
             continue
-        if name in ALIASES and ALIASES[name] in hooks:
-            if ALIASES[name] in vars(cls):
-                raise TypeError(f"{where} and {ALIASES[name]} are the same hook: keep one")
-            setattr(cls, ALIASES[name], value)
-            name = ALIASES[name]
+        if name in aliases and aliases[name] in hooks:
+            if vars(cls).get(aliases[name], value) is not value:  # the same: checked by another base before
+                raise TypeError(f"{where} and {aliases[name]} are the same hook: keep one")
+            setattr(cls, aliases[name], value)
+            name = aliases[name]
         if name in hooks:
             why = _callable_like(value, hooks[name])
             if why is not None:

@@ -3,6 +3,8 @@
 law.py        a law and the result of checking it     levels/    the laws, one file a level
 subject.py    what is checked: one architecture       suite.py   runs laws, each once, those it needs first
 runtime.py    the engine, as the kit sees it          conformance.py   the same under pytest
+samples.py    prompts and media, made anew            sizes.py   items by size, and the search for the worst
+needles.py    prompts whose answers must not change   reference.py   a model by itself, and transformers' own
 """
 
 from __future__ import annotations

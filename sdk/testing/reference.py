@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +16,7 @@ from torch import Tensor
 from ..context import ModelContext, Resolver
 from ..errors import PluginMissingError, WeightsError
 from ..interfaces import Encoder, Model
+from ..layers.rotary import RotaryEmbedding
 from ..multimodal.fields import join_items
 from ..multimodal.info import InputProcessingContext
 from ..multimodal.processor import BaseMultiModalProcessor, ProcessedItem, ProcessedPrompt
@@ -22,8 +26,8 @@ from ..weights import LoadReport, load_weights_report, raise_for_missing, raise_
 
 def load_target(target: str) -> Any:
     """The object that a record's `"module:attribute"` names."""
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    module, _, path = target.partition(":")
+    return functools.reduce(getattr, path.split("."), importlib.import_module(module))
 
 
 def find_record(records: Sequence[Architecture], config: Any, role: Role | None = None) -> Architecture:
@@ -179,21 +183,42 @@ def media_embeddings(model: Any, items: Sequence[ProcessedItem]) -> list[Tensor]
 
 
 @torch.inference_mode()
-def reference_logits(model: Model, prompt: Sequence[int] | ProcessedPrompt) -> Tensor:
-    """Logits at every position of one prompt: `(tokens, vocab)`.
+def reference_logits(model: Model, prompt: Sequence[int] | ProcessedPrompt, continuation: Sequence[int] = ()) -> Tensor:
+    """Logits at every position of one sequence: `(tokens, vocab)`.
 
     Args:
         model: From `load_reference`.
         prompt: Token ids, or what a multi-modal processor made of a prompt with media.
+        continuation: Tokens that were generated after it.
     """
     items = prompt.items if isinstance(prompt, ProcessedPrompt) else ()
-    ids = torch.tensor(prompt.prompt_token_ids if isinstance(prompt, ProcessedPrompt) else list(prompt))
+    given = prompt.prompt_token_ids if isinstance(prompt, ProcessedPrompt) else list(prompt)
+    ids = torch.tensor([*given, *continuation])
     positions = torch.arange(len(ids))
-    if not items:
-        return model.compute_logits(model(ids, positions))
-    mask = torch.zeros(len(ids), dtype=torch.bool)
-    for item in items:
-        start, length = item.placeholder.offset, item.placeholder.length
-        mask[start : start + length] = torch.from_numpy(item.placeholder.mask)
-    embeds = model.get_input_embeddings(ids, media_embeddings(model, items), is_multimodal=mask)
-    return model.compute_logits(model(ids, positions, inputs_embeds=embeds))
+    with _lengths(model, positions, len(given)):
+        if not items:
+            return model.compute_logits(model(ids, positions))
+        mask = torch.zeros(len(ids), dtype=torch.bool)
+        for item in items:
+            start, length = item.placeholder.offset, item.placeholder.length
+            mask[start : start + length] = torch.from_numpy(item.placeholder.mask)
+        named = inspect.signature(model.get_input_embeddings).parameters  # an override may leave the mask out
+        takes_mask = "is_multimodal" in named or any(p.kind is p.VAR_KEYWORD for p in named.values())
+        mask_given = {"is_multimodal": mask} if takes_mask else {}
+        embeds = model.get_input_embeddings(ids, media_embeddings(model, items), **mask_given)
+        return model.compute_logits(model(ids, positions, inputs_embeds=embeds))
+
+
+@contextmanager
+def _lengths(model: Model, positions: Tensor, prompt_len: int) -> Iterator[None]:
+    """Where rotary frequencies depend on the length, each token has the one that counted when it was computed: the
+    prompt's for a token of the prompt, its own position and one for a generated one."""
+    lengths = (positions + 1).clamp(min=prompt_len)
+    layers = [m for m in model.modules() if isinstance(m, RotaryEmbedding) and m.depends_on_length and m.kernel is None]
+    for layer in layers:
+        layer.fill(functools.partial(layer.reference, lengths=lengths))
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.fill(None)

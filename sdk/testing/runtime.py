@@ -39,6 +39,46 @@ class Metadata:
     model_types: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How the kit opens a checkpoint; whatever they are, the answers are the same.
+
+    Attributes:
+        page_size: Tokens in a page of K/V.
+        step_tokens: Most tokens computed in a step: longer prompts come in chunks.
+        step_sequences: Most sequences in a step.
+        pool_tokens: How many tokens the pages hold, a multiple of `page_size`; None: as many as there is need of.
+        caching: Whether anything is kept for requests to come: pages of equal beginnings, embeddings, processed media.
+    """
+
+    page_size: int = 16
+    step_tokens: int = 2048
+    step_sequences: int = 8
+    pool_tokens: int | None = None
+    caching: bool = False
+
+
+DEFAULT = Settings()
+"""Exact, and with pages that the kit's prompts outgrow."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The greedy answer to a prompt.
+
+    Attributes:
+        token_ids: Its tokens; end tokens do not end it.
+        logprobs: The natural logarithm of each one's probability.
+        cached_tokens: How many tokens of the prompt were not computed, since their pages were at hand.
+        preemptions: How often it lost its pages.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    cached_tokens: int = 0
+    preemptions: int = 0
+
+
 class Plugin(Protocol):
     """The plugin that answers an architecture."""
 
@@ -68,8 +108,8 @@ class OpenModel(Protocol):
     def logits(self, prompts: Sequence[Prompt]) -> list[Tensor]:
         """Logits at every position of each prompt, `(tokens, vocab)`; all prompts in one batch."""
 
-    def generate(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[int]]:
-        """Greedy tokens of each prompt, exactly `max_tokens` of them: end tokens do not end anything."""
+    def generate(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Completion]:
+        """The greedy answer to each prompt, all of them at once; exactly `max_tokens` tokens each."""
 
     def close(self) -> None:
         """Free it."""
@@ -98,7 +138,7 @@ class Runtime(Protocol):
     def build(self, folder: Path) -> nn.Module:
         """A checkpoint's model (or component) as the engine builds it, before its weights are loaded."""
 
-    def open(self, folder: Path) -> OpenModel:
+    def open(self, folder: Path, settings: Settings = DEFAULT) -> OpenModel:
         """Load a checkpoint."""
 
 

@@ -71,6 +71,12 @@ def texts(count: int, avoid: Sequence[str]) -> list[str]:
     return [text for text in (*_TEXTS, *made) if not any(token in text for token in avoid)]
 
 
+def random_ids(subject: Subject, length: int, seed: int) -> list[int]:
+    """Token ids drawn from a seed, special ones not among them."""
+    usual = subject.usual_ids
+    return random.Random(seed).choices(usual, k=length)
+
+
 def media_samples(modality: str, limit: int | None) -> list[Sample]:
     """Prompts with no item, one and three (as far as the limit goes), at the start, in the middle, at the end."""
     question = "What is shown?"

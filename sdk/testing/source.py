@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from .._contract import FORMER_ARGUMENTS, FORMER_HOOKS
+from .._contract import ADAPTED_HOOKS, FORMER_ARGUMENTS, FORMER_HOOKS
 
 Found = Iterator[tuple[ast.AST, str]]
 """Where, and what is wrong there."""
@@ -107,15 +107,19 @@ def former_hooks(source: Source) -> Found:
     """Methods that bear a former hook's name, in classes that build on the SDK's or on another plugin's."""
     classes = [node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)]
     ours: set[str] = set()
+    adapted: set[str] = set()
     for node in classes:  # a base stands above its subclasses in the file
         bases = [source.dotted(b.value if isinstance(b, ast.Subscript) else b) for b in node.bases]
         if not any(b.partition(".")[0] in ("sdk", "") or b in ours or _is_plugin(b) for b in bases if b):
             continue
         ours.add(node.name)
+        if any(b in adapted or b.startswith("sdk.compat.") for b in bases if b):
+            adapted.add(node.name)
         for item in node.body:
             if not isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 continue
-            if item.name in FORMER_HOOKS and not _is_helper(source, item):
+            called = item.name in ADAPTED_HOOKS and node.name in adapted
+            if item.name in FORMER_HOOKS and not called and not _is_helper(source, item):
                 yield item, f"{node.name}.{item.name} is never called: {FORMER_HOOKS[item.name]}"
             for argument in (*item.args.args, *item.args.kwonlyargs):
                 if argument.arg in FORMER_ARGUMENTS:

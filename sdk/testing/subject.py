@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .law import NotApplicable
 from .probe import Probe, probe
-from .runtime import Metadata, OpenModel, Plugin, Prompt, Runtime
+from .runtime import Completion, Metadata, OpenModel, Plugin, Prompt, Runtime, Settings
 from .samples import Sample, describe_item, items_of
+from .sizes import Meter
 from .source import package_files
 
 if TYPE_CHECKING:
     from ..multimodal.processor import BaseMultiModalProcessor, ProcessedPrompt
-    from ..spec import Architecture
+    from ..spec import Architecture, Capabilities
 
 SEED = 0
 
@@ -110,6 +114,19 @@ class Subject:
         """The part of the config that is the language model's."""
         return self.config.get_text_config()
 
+    @property
+    def seq_len(self) -> int:
+        """How many positions it holds."""
+        return int(getattr(self.text_config, "max_position_embeddings", None) or 2048)
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """What the plugin says that it can do."""
+        from ..config_view import ConfigView
+
+        raw = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        return self.plugin.capabilities(ConfigView(raw))
+
     @cached_property
     def tokenizer(self) -> Any:
         """Its tokenizer, as transformers loads it."""
@@ -157,6 +174,20 @@ class Subject:
         """The same checkpoint in the engine."""
         return self.runtime.open(self.folder)
 
+    @contextmanager
+    def opened_with(self, settings: Settings) -> Iterator[OpenModel]:
+        """The same checkpoint in an engine that is set otherwise."""
+        model = self.runtime.open(self.folder, settings)
+        try:
+            yield model
+        finally:
+            model.close()
+
+    @cached_property
+    def answers(self) -> dict[str, Completion]:
+        """What the engine answered prompts that it was given alone, by their names."""
+        return {}
+
     # ---- prompts and media ------------------------------------------------------------------------------------------
 
     @cached_property
@@ -175,13 +206,23 @@ class Subject:
 
     @cached_property
     def hf_processor(self) -> Any:
-        """HF's processor, untouched by the plugin."""
+        """HF's processor, untouched by the plugin; where that fails at whatever medium, as the plugin mends it."""
         from transformers import AutoProcessor
 
         try:
-            return AutoProcessor.from_pretrained(self.folder, backend="pil", trust_remote_code=False)
-        except (OSError, ValueError, ImportError):
+            theirs = AutoProcessor.from_pretrained(self.folder, backend="pil", trust_remote_code=False)
+            for modality, limit in self.limits.items():
+                if limit != 0:
+                    self._run_hf(theirs, Sample(("", ""), (0,), modality))
+        except (
+            Exception
+        ) as error:  # whatever it is, what the plugin makes of that processor shows whether it can be helped
+            self.hf_fault = f"{type(error).__name__}: {error}"
             return self.new_processor().info.get_hf_processor()
+        return theirs
+
+    hf_fault = ""
+    """Why HF's processor serves only as the plugin mends it; known once `hf_processor` was used."""
 
     @cached_property
     def limits(self) -> dict[str, int | None]:
@@ -189,9 +230,30 @@ class Subject:
         return dict(self.processor.info.get_supported_mm_limits())
 
     @cached_property
+    def encoder_modality(self) -> str | None:
+        """What an encoder-decoder model's encoder takes, one item a prompt and none of its tokens; None for other models."""
+        return self.processor.encoder_modality if self.plugin.has("processor") else None
+
+    def meter(self, modality: str) -> Meter:
+        """What measures items of a modality; what it measured is kept."""
+        return self._meters.setdefault(modality, Meter(self, modality))
+
+    @cached_property
+    def _meters(self) -> dict[str, Meter]:
+        return {}
+
+    @cached_property
     def special_strings(self) -> list[str]:
         """Strings that the tokenizer takes for special tokens."""
         return [*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()]
+
+    @cached_property
+    def usual_ids(self) -> list[int]:
+        """The token ids that are neither special nor added, and stand for no medium."""
+        avoid = {*self.tokenizer.all_special_ids, *self.tokenizer.get_added_vocab().values()}
+        if self.plugin.has("processor"):
+            avoid |= self.processor.info.get_placeholder_token_ids()
+        return [i for i in range(int(self.text_config.vocab_size)) if i not in avoid]
 
     def placeholder(self, modality: str, index: int) -> str:
         """What stands for the `index`-th item (from 0) in a text; `""` where nothing does."""
@@ -216,10 +278,13 @@ class Subject:
 
     def hf_inputs(self, sample: Sample) -> Any:
         """What HF's processor makes of a sample."""
+        return self._run_hf(self.hf_processor, sample)
+
+    def _run_hf(self, processor: Any, sample: Sample) -> Any:
         from ..multimodal.processor import HF_DATA_NAMES
 
         data = {HF_DATA_NAMES.get(m, m): items for m, items in self.data_of(sample).items()}
-        return self.hf_processor(text=self.text_of(sample), **data, return_tensors="pt")
+        return processor(text=self.text_of(sample), **data, return_tensors="pt")
 
     def processed(self, sample: Sample) -> ProcessedPrompt:
         """What the plugin's processor makes of a sample."""

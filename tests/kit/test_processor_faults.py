@@ -9,8 +9,9 @@ import pytest
 import torch
 from engine_plugin_llava.model import LlavaForConditionalGeneration
 from engine_plugin_llava.processing import LlavaMultiModalProcessor, LlavaProcessingInfo
+from transformers import LlavaProcessor
 
-from sdk.multimodal import MultiModalFieldConfig
+from sdk.multimodal import MultiModalFieldConfig, PromptReplacement
 from sdk.testing import LawResult
 
 from .conftest import LLAVA
@@ -18,9 +19,10 @@ from .conftest import LLAVA
 Planted = Callable[..., LawResult]
 
 
-class OneTooMany(LlavaProcessingInfo):
-    def count_tokens(self, height: int, width: int) -> int:
-        return super().count_tokens(height, width) + 1
+class OneTooMany(LlavaMultiModalProcessor):
+    def _get_prompt_updates(self, mm_items: Any, hf_processor_mm_kwargs: Any, out_mm_kwargs: Any) -> Any:
+        (update,) = super()._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
+        return [PromptReplacement("image", update.target, lambda i: [*update.replacement(i).full, *update.target])]
 
 
 class ChangesPictures(LlavaMultiModalProcessor):
@@ -59,18 +61,30 @@ class AddsAToken(LlavaMultiModalProcessor):
         return [*prompt_tokens, 7]
 
 
+class AddsATokenToMedia(LlavaMultiModalProcessor):
+    def _apply_hf_processor_tokens_only(self, prompt_tokens: list[int], mm_counts: Any = None) -> list[int]:
+        return [*prompt_tokens, 7] if mm_counts.get("image") else prompt_tokens
+
+
+class Mends(LlavaProcessingInfo):
+    def get_hf_processor(self) -> Any:
+        processor = super().get_hf_processor()
+        processor.mended = True
+        return processor
+
+
 @pytest.mark.parametrize(
     ("law_id", "part", "value", "what", "smallest", "cause"),
     [
         (
             "L2.ids-equal-hf",
-            "info",
+            "processor",
             OneTooMany,
             "17 placeholder tokens where HF's processor writes 16",
             "'<image>' with",
             "_get_prompt_updates",
         ),
-        ("L2.placeholder-rows", "info", OneTooMany, "gives it 16 rows", "'<image>' with", "_get_prompt_updates"),
+        ("L2.placeholder-rows", "processor", OneTooMany, "gives it 16 rows", "'<image>' with", "_get_prompt_updates"),
         ("L2.not-mutated", "processor", ChangesPictures, "the media changed", "'<image>' with", "work on a copy"),
         (
             "L2.items-independent",
@@ -106,6 +120,14 @@ class AddsAToken(LlavaMultiModalProcessor):
             "_apply_hf_processor_tokens_only",
         ),
         (
+            "L2.ids-equal-hf",
+            "processor",
+            AddsATokenToMedia,
+            "the text around the media differs",
+            "'<image>' with",
+            "_apply_hf_processor_tokens_only",
+        ),
+        (
             "L2.text-ids",
             "processor",
             AddsAToken,
@@ -130,3 +152,20 @@ def test_a_model_without_its_processor_is_told_that_it_takes_media(planted: Plan
     result = planted("L1.parts", LLAVA, "model", model, tiny="engine_plugin_llava.tiny:llava")
     assert result.status == "failed"
     assert "names no processor, but its model implements SupportsMultiModal" in result.detail
+
+
+def test_where_hfs_processor_fails_it_is_compared_with_as_the_plugin_mends_it_and_that_is_said(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = LlavaProcessor.__call__
+
+    def broken(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not getattr(self, "mended", False):
+            raise TypeError("broken upstream")
+        return works(self, *args, **kwargs)
+
+    monkeypatch.setattr(LlavaProcessor, "__call__", broken)
+    result = planted("L2.ids-equal-hf", LLAVA, "info", Mends)
+    assert result.status == "passed", result.explain()
+    assert "HF's processor as the plugin mends it (TypeError: broken upstream)" in result.detail
+    assert planted("L2.ids-equal-hf", LLAVA, "info", LlavaProcessingInfo).status == "failed"

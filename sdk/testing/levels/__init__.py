@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..law import Law
-from . import level0_static, level1_build, level2_processor, level4_parity
+from . import level0_static, level1_build, level2_processor, level3_dummy, level4_parity, level5_invariance
 
 TITLES = {
     0: "static",
@@ -20,7 +20,9 @@ LEVELS: dict[int, tuple[Law, ...]] = {
     0: level0_static.LAWS,
     1: level1_build.LAWS,
     2: level2_processor.LAWS,
+    3: level3_dummy.LAWS,
     4: level4_parity.LAWS,
+    5: level5_invariance.LAWS,
 }
 """The levels there are."""
 

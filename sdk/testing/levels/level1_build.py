@@ -76,10 +76,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 @law("L1.capabilities", "The capabilities told from config.json agree with the parts.", needs=("L1.tiny",))
 def capabilities(subject: Subject) -> str:
-    from ...config_view import ConfigView
-
-    raw = json.loads((subject.folder / "config.json").read_text(encoding="utf-8"))
-    told = subject.plugin.capabilities(ConfigView(raw))
+    told = subject.capabilities
     if subject.record.kind == "component":
         return "a component is offered for no task"
     if bool(told.modalities) != subject.plugin.has("processor"):

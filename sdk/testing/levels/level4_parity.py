@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..diagnosis import engine_cause, reference_cause
 from ..law import Broken, NotApplicable, law
-from ..samples import Sample, media_samples, smallest
+from ..samples import Sample, media_samples, random_ids, smallest
 from ..subject import Subject
 
 if TYPE_CHECKING:
@@ -39,20 +39,12 @@ def distances(ours: Tensor, theirs: Tensor) -> tuple[list[int], str]:
 
 def _token_prompts(subject: Subject) -> dict[str, list[int]]:
     """Token ids from one token to `LONG`; special ones among them only at the start."""
-    import torch
-
     subject.require("model")
-    room = int(getattr(subject.text_config, "max_position_embeddings", None) or 2048)
+    room = subject.seq_len
     if room < GREEDY_TOKENS + 16:
         raise Broken(f"the tiny checkpoint holds {room} positions; give it at least {GREEDY_TOKENS + LONG + 1}")
-    avoid = {*subject.tokenizer.all_special_ids, *subject.tokenizer.get_added_vocab().values()}
-    usual = [i for i in range(int(subject.text_config.vocab_size)) if i not in avoid]
-    draws = torch.Generator().manual_seed(0)
     lengths = {"one token": 1, "7 tokens": 7, "long": min(LONG, room - GREEDY_TOKENS - 1)}
-    return {
-        name: [usual[i] for i in torch.randint(len(usual), (n,), generator=draws).tolist()]
-        for name, n in lengths.items()
-    }
+    return {name: random_ids(subject, n, seed=n) for name, n in lengths.items()}
 
 
 def hf_logits(subject: Subject, ids: Sequence[int]) -> Tensor:
@@ -111,7 +103,7 @@ def greedy(subject: Subject) -> str:
 
 def _same_tokens(subject: Subject, prompts: Sequence[Any], inputs: Sequence[Any], names: Sequence[str]) -> str:
     expected = [_hf_tokens(subject, given) for given in inputs]
-    made = subject.opened.generate(prompts, GREEDY_TOKENS)
+    made = [list(completion.token_ids) for completion in subject.opened.generate(prompts, GREEDY_TOKENS)]
     for name, ours, theirs in zip(names, made, expected):
         if len(set(theirs)) < 4:
             raise Broken(
@@ -216,7 +208,7 @@ def media_engine(subject: Subject) -> str:
 @law("L4.media-greedy", "With media, the engine's greedy tokens are those of transformers.", needs=("L4.media-engine",))
 def media_greedy(subject: Subject) -> str:
     samples = _media(subject)
-    room = int(getattr(subject.text_config, "max_position_embeddings", None) or 2048) - GREEDY_TOKENS
+    room = subject.seq_len - GREEDY_TOKENS
     fitting = [s for s in samples if len(subject.processed(s).prompt_token_ids) < room]
     prompts = [subject.prompt_of(sample) for sample in fitting]
     inputs = [subject.hf_inputs(sample) for sample in fitting]
@@ -241,7 +233,9 @@ def hidden_states(subject: Subject) -> str:
         theirs = subject.hf(x, output_hidden_states=True)
         pairs = {f"layer {i}": (a, theirs.hidden_states[i]) for i, a in zip(asked, subject.reference(x, layers=asked))}
         pairs["the last layer"] = (subject.reference(x), theirs.last_hidden_state)
-        pairs["one item of three"] = (subject.reference(x[1:2]), theirs.last_hidden_state[1:2])
+        # Some towers lay the items end to end in one row of a batch.
+        second = theirs.last_hidden_state.flatten(0, -2).chunk(3)[1]
+        pairs["one item of three"] = (subject.reference(x[1:2]), second)
     for name, (ours, expected) in pairs.items():
         wrong, what = distances(ours.flatten(0, -2), expected.flatten(0, -2))
         if wrong:

@@ -1,0 +1,117 @@
+"""The prompts whose answers must not change, whatever else is different, and those that keep them company."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .law import Broken, NotApplicable
+from .runtime import Completion, Prompt
+from .samples import media_samples, random_ids
+
+if TYPE_CHECKING:
+    from .subject import Subject
+
+TOKENS = 24
+"""How many tokens each prompt is answered with."""
+LONG = 96
+"""Tokens of the longest text: several pages, several chunks, and more than a well-made tiny model's window."""
+OTHERS = 32
+"""How many other prompts share the batch."""
+TOLERANCE = 1e-4
+"""Most that a logprob may differ."""
+
+
+@dataclass(frozen=True)
+class Needle:
+    """A prompt, made anew each time it is used.
+
+    Attributes:
+        name: What to call it.
+        make: Makes it.
+    """
+
+    name: str
+    make: Callable[[], Prompt]
+
+
+def of_ids(name: str, ids: list[int]) -> Needle:
+    """A prompt of token ids."""
+    return Needle(f"{name}: {ids}" if len(ids) <= 8 else f"{name}: {str(ids[:4])[:-1]}, …]", lambda: list(ids))
+
+
+def needles(subject: Subject) -> list[Needle]:
+    """Texts of one token, some tokens and many; with media, prompts of one item and of as many as three. Short ones first.
+
+    Raises:
+        Broken: The tiny checkpoint holds too few positions to show anything.
+    """
+    subject.require("model")
+    if subject.seq_len < LONG + TOKENS:
+        raise Broken(f"the tiny checkpoint holds {subject.seq_len} positions; give it at least {LONG + TOKENS}")
+    texts = {"one token": 1, "37 tokens": 37, f"{LONG} tokens": LONG} if subject.encoder_modality is None else {}
+    found = [of_ids(name, random_ids(subject, n, seed=n)) for name, n in texts.items()]
+    return [*found, *media_needles(subject)]
+
+
+def media_needles(subject: Subject) -> list[Needle]:
+    """Prompts with media that fit the tiny checkpoint; none for a model that takes text alone."""
+    if not subject.plugin.has("processor"):
+        return []
+    counts = range(1, 4) if subject.encoder_modality is None else (1,)
+    samples = [s for m, limit in subject.limits.items() for s in media_samples(m, limit) if len(s.items) in counts]
+    fitting = [s for s in samples if len(subject.processed(s).prompt_token_ids) + TOKENS <= subject.seq_len]
+    if not fitting:
+        raise Broken(
+            f"no prompt with a single item fits the tiny checkpoint's {subject.seq_len} positions",
+            cause="tiny: smaller pictures, larger patches, or more positions",
+        )
+    return [Needle(subject.describe_sample(s), partial(subject.prompt_of, s)) for s in fitting]
+
+
+def others(subject: Subject) -> list[Needle]:
+    """`OTHERS` more prompts: texts of many lengths, and among them, of a model that takes media, some with an item."""
+    most = min(5 * OTHERS, subject.seq_len - TOKENS)
+    texts = [of_ids(f"text {i}", random_ids(subject, min(1 + 5 * i, most), seed=1000 + i)) for i in range(OTHERS)]
+    media = media_needles(subject)[:3]
+    if subject.encoder_modality is not None:
+        return [media[i % len(media)] for i in range(OTHERS)]
+    return [media[i // 4 % len(media)] if media and i % 4 == 0 else text for i, text in enumerate(texts)]
+
+
+def unlike(found: Completion, expected: Completion) -> str:
+    """How an answer differs from the one that was expected, or from its beginning; `""` where it does not."""
+    for at, (a, b) in enumerate(zip(found.token_ids, expected.token_ids)):
+        if a != b:
+            ours, theirs = found.token_ids[at : at + 4], expected.token_ids[at : at + 4]
+            return f"token {at} of {len(expected.token_ids)} differs: {list(ours)} against {list(theirs)}"
+    if not 0 < len(found.token_ids) <= len(expected.token_ids):
+        return f"{len(found.token_ids)} tokens against {len(expected.token_ids)}"
+    apart = [abs(a - b) for a, b in zip(found.logprobs, expected.logprobs)]
+    worst = max(apart, key=lambda x: float("inf") if x != x else x, default=0.0)
+    if not worst <= TOLERANCE:
+        at = next(i for i, x in enumerate(apart) if not x <= TOLERANCE)
+        return f"tokens agree and logprobs differ by up to {worst:.2g}, first at token {at}; {TOLERANCE:g} is allowed"
+    return ""
+
+
+def pair_of_items(subject: Subject, modality: str) -> tuple[Any, Any]:
+    """Two items of equal size and different contents.
+
+    Raises:
+        NotApplicable: The kit does not know what the modality's items look like.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(1)
+    if modality == "image":
+        from PIL import Image
+
+        pictures = [Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)) for _ in range(2)]
+        return pictures[0], pictures[1]
+    if modality == "audio":
+        clips = [rng.standard_normal(16_000).astype(np.float32) * 0.1 for _ in range(2)]
+        return clips[0], clips[1]
+    raise NotApplicable(f"the kit knows no two {modality} items of equal size")
