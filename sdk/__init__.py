@@ -19,7 +19,9 @@ __getattr__, __dir__, _names = attach(
         "Encoder": "interfaces",
         "Model": "interfaces",
         "ModelContext": "context",
+        "SpeechToTextConfig": "transcription",
         "SupportsMultiModal": "interfaces",
+        "SupportsTranscription": "transcription",
         "WeightMap": "weights",
         "errors": "errors",
         "helper": "_contract",
@@ -27,6 +29,7 @@ __getattr__, __dir__, _names = attach(
         "layers": "layers",
         "multimodal": "multimodal",
         "testing": "testing",
+        "transcription": "transcription",
         "weights": "weights",
     },
 )
@@ -37,16 +40,19 @@ if TYPE_CHECKING:
     from . import layers as layers
     from . import multimodal as multimodal
     from . import testing as testing
+    from . import transcription as transcription
     from . import weights as weights
     from ._contract import helper as helper
+    from .causal_lm import CausalLM as CausalLM
     from .config_view import ConfigView as ConfigView
     from .context import ModelContext as ModelContext
     from .hooks import hookimpl as hookimpl
     from .interfaces import Encoder as Encoder
-    from .causal_lm import CausalLM as CausalLM
     from .interfaces import Model as Model
     from .interfaces import SupportsMultiModal as SupportsMultiModal
     from .spec import API_VERSION as API_VERSION
     from .spec import Architecture as Architecture
     from .spec import Capabilities as Capabilities
+    from .transcription import SpeechToTextConfig as SpeechToTextConfig
+    from .transcription import SupportsTranscription as SupportsTranscription
     from .weights import WeightMap as WeightMap

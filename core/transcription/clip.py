@@ -175,8 +175,8 @@ class ClipTask:
         for said in self._said(piece):
             begin, end = _within(said.start, said.end, earliest, length)
             earliest = begin
-            times = {"start": start + begin, "end": start + end}
-            segments.append(replace(common, text=said.text, tokens=tuple(said.token_ids), **times))
+            tokens = tuple(said.token_ids)
+            segments.append(replace(common, start=start + begin, end=start + end, text=said.text, tokens=tokens))
             first = begin
             for word in said.words:
                 first, last = _within(word.start, word.end, first, length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdk.speech import SpeechModel, SpeechOutput, SpeechSegment, SpeechToTextConfig, SpeechToTextParams, Task
 from sdk.transcription import SupportsTranscription
@@ -15,6 +15,9 @@ from .support import Speaking, speech_class
 
 if TYPE_CHECKING:
     from ..engine import Engine
+
+
+T = TypeVar("T")
 
 
 class Speech:
@@ -122,7 +125,7 @@ class Speech:
                 raise self._broken("parse_segments", f"{segment!r:.120} is no SpeechSegment with times")
         return found
 
-    def _call(self, hook: Callable[..., Any], kind: Any, *arguments: Any) -> Any:
+    def _call(self, hook: Callable[..., T], kind: Any, *arguments: Any) -> T:
         """Call a hook; whatever it raises that is not ours, or returns that it should not, becomes an error that names it."""
         try:
             made = hook(*arguments)

@@ -1,0 +1,111 @@
+"""`engine transcribe`: speech to text, for files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from ..llm import LLM
+    from ..transcription.result import Transcription
+
+
+def transcribe(
+    model: Annotated[str, typer.Argument(help="Folder in HF layout, hub id, or a shipped demo.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Sound, or video with sound.")],
+    language: Annotated[str | None, typer.Option("--language", help="That is spoken; left out: detected.")] = None,
+    translate: Annotated[bool, typer.Option("--translate", help="Put it into another language.")] = False,
+    to_language: Annotated[str | None, typer.Option("--to-language", help="To translate to.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Text that comes before, such as names.")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", help="0: the likeliest text.")] = 0.0,
+    format: Annotated[str, typer.Option("--format", "-f", help="text, json, verbose_json, srt or vtt.")] = "text",
+    timestamps: Annotated[
+        str | None, typer.Option("--timestamps", help="segment or word; of subtitles, segment where the model can.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for one file each, in the place of the terminal.")
+    ] = None,
+    max_seconds: Annotated[float | None, typer.Option("--max-seconds", help="Longest clip; 1800 by itself.")] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    plugin: Annotated[
+        list[str] | None, typer.Option("--plugin", help="ARCH=distribution, where two claim one.")
+    ] = None,
+) -> int:
+    """Turn speech into text. A file that cannot be used is said on standard error; the others are done."""
+    from ..llm import LLM
+    from ..plugins import parse_pins
+    from ..transcription.writers import FORMATS
+
+    if format not in FORMATS:
+        raise InvalidRequestError(f"--format is one of {', '.join(FORMATS)}, not {format!r}", param="--format")
+    if timestamps not in (None, "segment", "word"):
+        raise InvalidRequestError(f"--timestamps is segment or word, not {timestamps!r}", param="--timestamps")
+    names = _names(files, output, FORMATS[format].suffix)
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "plugins": parse_pins(plugin or [])}
+    if max_seconds is not None:
+        options["max_audio_seconds"] = max_seconds
+    with LLM(model, **options) as llm:
+        if timestamps is None and FORMATS[format].timed:
+            timestamps = _best_timestamps(llm)
+        made = llm.transcribe(
+            list(files),
+            language=language,
+            task="translate" if translate else "transcribe",
+            prompt=prompt,
+            temperature=temperature,
+            timestamps=timestamps,  # type: ignore[arg-type]  # checked above
+            to_language=to_language,
+            on_error="return",
+        )
+    return _write(files, names, made, format)
+
+
+def _best_timestamps(llm: LLM) -> str | None:
+    """Segments, where the model tells them; without, each piece of the clip is one subtitle."""
+    from ..transcription.speech import Speech
+
+    if Speech(llm.engine).hooks.supports_segment_timestamp:
+        return "segment"
+    print("note: this model gives no time stamps; subtitles are as long as the pieces it hears", file=sys.stderr)
+    return None
+
+
+def _names(files: list[Path], output: Path | None, suffix: str) -> list[Path | None]:
+    """Where each file's text goes; None: to the terminal. Two files never go to one place."""
+    if output is None:
+        return [None] * len(files)
+    names = [output / f"{file.stem}{suffix}" for file in files]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidRequestError(f"two of the files would be written to {twice}; rename one", param="-o")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InvalidRequestError(f"the folder {str(output)!r} cannot be made: {e.strerror}", param="-o") from e
+    return list(names)
+
+
+def _write(files: list[Path], names: list[Path | None], made: list[Transcription], format: str) -> int:
+    """Print or write each text; the exit code."""
+    failed = False
+    for file, name, transcription in zip(files, names, made):
+        if transcription.error is not None:
+            failed = True
+            print(f"error: {file}: {transcription.error}", file=sys.stderr)
+            continue
+        text = transcription.render(format)  # type: ignore[arg-type]  # checked before
+        if name is not None:
+            name.write_text(text, encoding="utf-8")
+            print(name)
+            continue
+        if len(files) > 1:
+            print(f"{file}:", file=sys.stderr, flush=True)
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    return 1 if failed else 0
