@@ -130,9 +130,10 @@ class Attention(Layer):
 
 
 class EncoderAttention(Layer):
-    """Attention without a mask, over items of equal length, as vision towers use it.
+    """Attention in both directions over items of equal length, as vision towers use it; shorter ones are padded.
 
-    Shapes: q, k, v `(items, n, heads, head_dim)` → `(items, n, heads * head_dim)`.
+    Shapes: q `(items, n, heads, head_dim)`, k, v `(items, m, heads, head_dim)`, mask `(items, m)` bool, true for the keys
+    that are seen, at least one of each item → `(items, n, heads * head_dim)`.
     """
 
     def __init__(self, num_heads: int, head_dim: int, scale: float | None = None, *, prefix: str = "") -> None:
@@ -140,8 +141,10 @@ class EncoderAttention(Layer):
         self.num_heads, self.head_dim = num_heads, head_dim
         self.scale = head_dim**-0.5 if scale is None else scale
 
-    def reference(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def reference(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         scores = torch.einsum("bnhd,bmhd->bhnm", q, k).float() * self.scale
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
         weights = scores.softmax(dim=-1).to(v.dtype)
         return torch.einsum("bhnm,bmhd->bnhd", weights, v).flatten(-2)
 

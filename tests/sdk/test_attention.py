@@ -110,6 +110,18 @@ def test_encoder_attention_sees_everything_within_an_item_and_nothing_beyond() -
     torch.testing.assert_close(EncoderAttention(2, 8)(q, k, v), theirs.transpose(1, 2).flatten(2))
 
 
+def test_encoder_attention_of_padded_items_sees_the_keys_of_the_mask_alone() -> None:
+    q, k, v = (torch.randn(3, 5, 2, 8) for _ in range(3))
+    lengths = [5, 1, 3]
+    mask = torch.arange(5)[None] < torch.tensor(lengths)[:, None]
+    padded = EncoderAttention(2, 8)(q, k.masked_fill(~mask[..., None, None], 1e4), v, mask)
+    for i, n in enumerate(lengths):
+        alone = EncoderAttention(2, 8)(q[i : i + 1], k[i : i + 1, :n], v[i : i + 1, :n])
+        torch.testing.assert_close(padded[i : i + 1], alone)
+    theirs = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)), attn_mask=mask[:, None, None])
+    torch.testing.assert_close(EncoderAttention(2, 8)(q, k, v, mask), theirs.transpose(1, 2).flatten(2))
+
+
 def test_heads_that_do_not_share_evenly_are_refused() -> None:
     with pytest.raises(ValueError, match="6 query heads cannot share 4 key/value heads"):
         Attention(6, 8, num_kv_heads=4)

@@ -67,6 +67,27 @@ def test_batched_parts_of_different_shapes_stay_a_list() -> None:
     assert [p.shape for p in field.join(parts)] == [(2, 3), (4, 3)]
 
 
+def test_of_a_padded_item_only_its_own_part_is_kept() -> None:
+    padded = torch.arange(2.0 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    tiles = MultiModalFieldConfig.padded("image", [[2], [3]])
+    assert [p.shape for p in tiles.split(padded)] == [(2, 4, 5), (3, 4, 5)]
+    pictures = MultiModalFieldConfig.padded("image", torch.tensor([[3, 4, 1], [3, 2, 5]]))
+    one, other = pictures.split(padded)
+    assert torch.equal(one, padded[0, :, :, :1])
+    assert torch.equal(other, padded[1, :, :2])
+    assert [p.shape for p in pictures.join([one, other])] == [(3, 4, 1), (3, 2, 5)]
+    assert pictures.join([one, one]).shape == (2, 3, 4, 1)
+    assert torch.equal(pictures.split([one, other])[1], other)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"), [([[2]], "2 items, and sizes of 1"), ([[2], [4]], r"shape \(3, 2\) is smaller than .* \(4,\)")]
+)
+def test_sizes_that_do_not_belong_to_the_padded_items_are_an_error(sizes: list[list[int]], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MultiModalFieldConfig.padded("image", sizes).split(torch.zeros(2, 3, 2))
+
+
 def test_fields_that_disagree_about_the_number_of_items_are_an_error() -> None:
     values = {"pixels": torch.zeros(3, 2), "sizes": torch.zeros(2, 2)}
     fields = {name: MultiModalFieldConfig.batched("image") for name in values}
