@@ -9,12 +9,20 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.plugins import Catalog, PluginWarning
 from core.plugins.guard import watch_import
-from sdk.errors import InvalidConfigError, PluginContractError, PluginError, PluginImportError
+from sdk import ConfigView
+from sdk.errors import (
+    InvalidConfigError,
+    PluginConflictError,
+    PluginContractError,
+    PluginError,
+    PluginImportError,
+)
 from sdk.testing.fake_dist import FakeSite, plugin_source
 
 ROOT = Path(__file__).parents[2]
@@ -322,3 +330,28 @@ def test_capabilities_are_told_by_the_function_and_completed_by_the_record(site:
     assert told.modalities == ("image",)
     assert told.tasks == ("generate", "transcription")
     assert catalog.resolve("PartModel").capabilities({}).tasks == ()
+
+
+PART_CAPABILITIES = """
+import sdk
+def whole(config): return config.capabilities_of("text_config", "causal-lm", model_type="part")
+def full(config): return sdk.Capabilities(attention=("full",))
+def sliding(config): return sdk.Capabilities(attention=("sliding",))
+"""
+
+
+@pytest.mark.parametrize("text", [{}, {"model_type": "part"}, {"architectures": ["PartForCausalLM"]}], ids=str)
+def test_capabilities_of_a_part_are_told_by_its_own_plugin_under_the_same_choices(
+    site: FakeSite, text: dict[str, Any]
+) -> None:
+    files = {"told.py": PART_CAPABILITIES}
+    site.install("engine-plugin-whole", "WholeModel", files=files, capabilities="engine_plugin_whole.told:whole")
+    for name, kind in (("one", "full"), ("two", "sliding")):
+        told = f"engine_plugin_{name}.told:{kind}"
+        site.install(f"engine-plugin-{name}", "PartForCausalLM", model_types=("part",), files=files, capabilities=told)
+    catalog, view = Catalog.of(site.folder), ConfigView({"text_config": text} if text else {})
+    for name, kind in (("one", "full"), ("two", "sliding")):
+        plugin = catalog.resolve("WholeModel", pins={"PartForCausalLM": f"engine-plugin-{name}"})
+        assert plugin.capabilities(view).attention == (kind,)
+    with pytest.raises(PluginConflictError, match="engine-plugin-one"):
+        catalog.resolve("WholeModel").capabilities(view)

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdk import Architecture, ConfigView
-from sdk.errors import PluginMissingError
+from sdk import Architecture, Capabilities, ConfigView
+from sdk.errors import InvalidConfigError, PluginMissingError
 from sdk.testing.reference import assert_close, find_record
 from sdk.testing.tiny import tiny_tokenizer
 
@@ -34,6 +34,22 @@ def test_sub_configs_are_views_and_the_text_part_is_found() -> None:
     assert view.get("absent", 3) == 3
     with pytest.raises(AttributeError, match=r"config\.json has no 'absent'"):
         _ = view.absent
+
+
+def test_a_part_is_asked_what_it_can_do_by_its_config_its_role_and_the_default_type() -> None:
+    asked: list[tuple[object, str, str | None]] = []
+
+    def parts(config: ConfigView, role: str, model_type: str | None) -> Capabilities:
+        asked.append((config.get("hidden_size"), role, model_type))
+        inner = config.get("inner_config")
+        return config.capabilities_of("inner_config", "vision-encoder") if inner else Capabilities()
+
+    view = ConfigView({"text_config": {"hidden_size": 4, "inner_config": {"hidden_size": 2}}}).with_parts(parts)
+    assert view.capabilities_of("text_config", "causal-lm", model_type="llama") == Capabilities()
+    assert view.capabilities_of("audio_config", "audio-encoder") == Capabilities()
+    assert asked == [(4, "causal-lm", "llama"), (2, "vision-encoder", None), (None, "audio-encoder", None)]
+    with pytest.raises(InvalidConfigError, match="no plugins at hand to tell the capabilities of text_config"):
+        ConfigView({"text_config": {}}).capabilities_of("text_config", "causal-lm")
 
 
 def test_importing_the_sdk_loads_nothing_heavy() -> None:
