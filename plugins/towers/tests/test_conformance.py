@@ -7,3 +7,15 @@ from sdk.testing import Conformance
 
 class TestCLIPVisionModel(Conformance):
     architecture = "CLIPVisionModel"
+
+
+class TestSiglipVisionModel(Conformance):
+    architecture = "SiglipVisionModel"
+
+
+class TestPixtralVisionModel(Conformance):
+    architecture = "PixtralVisionModel"
+
+
+class TestIdefics2VisionTransformer(Conformance):
+    architecture = "Idefics2VisionTransformer"
