@@ -75,7 +75,9 @@ def test_a_draw_depends_on_its_own_row_alone_even_among_equal_logits(data: st.Da
 def test_completions_of_one_prompt_draw_independently(llama: LLM) -> None:
     params = SamplingParams(n=4, seed=3)
     counters = np.arange(64, dtype=np.uint64)
-    draws = [uniform(np.full(64, llama._seed(params, "0-x", i), dtype=np.uint64), counters) for i in range(params.n)]
+    draws = [
+        uniform(np.full(64, llama._maker._seed(params, "0-x", i), dtype=np.uint64), counters) for i in range(params.n)
+    ]
     for i, a in enumerate(draws):
         for b in draws[i + 1 :]:
             for shift in range(8):
