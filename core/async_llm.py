@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -69,6 +70,7 @@ class AsyncLLM:
         request_id: str | None = None,
         *,
         timeout: float | None = None,
+        priority: int = 0,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Complete a prompt. Nothing happens before the iteration begins.
 
@@ -78,6 +80,7 @@ class AsyncLLM:
                 (the default), what is new, or the end alone. Whoever reads slowly gets several steps in one output.
             request_id: What to call the request; while another is so called, its number is added. None: its number.
             timeout: Seconds until the request ends with `RequestTimeoutError`.
+            priority: The lower, the earlier its turn; those of equal priority take turns by arrival.
 
         Yields:
             Outputs, the last one `finished`. To leave early is to abort: on cancellation at once, on `break` when the
@@ -90,7 +93,8 @@ class AsyncLLM:
                 outputs are.
             EngineDeadError: The engine has stopped, or is closed meanwhile.
         """
-        return self._serve(lambda: self.engine.inputs.process(prompt), sampling_params, request_id, timeout)
+        process = self.engine.inputs.process
+        return self._serve(lambda: process(prompt), sampling_params, request_id, timeout, priority)
 
     def chat(
         self,
@@ -99,16 +103,19 @@ class AsyncLLM:
         request_id: str | None = None,
         *,
         timeout: float | None = None,
+        priority: int = 0,
+        tools: Sequence[Any] | None = None,
         **template_kwargs: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Answer a conversation, rendered by the model's chat template; otherwise as `generate`.
 
         Args:
             messages: As `LLM.chat` takes one conversation.
+            tools: As `LLM.chat` takes them.
             template_kwargs: Passed to the template.
         """
-        process = self.engine.inputs.process_chat
-        return self._serve(lambda: process(messages, **template_kwargs), sampling_params, request_id, timeout)
+        process = functools.partial(self.engine.inputs.process_chat, messages, tools=tools, **template_kwargs)
+        return self._serve(process, sampling_params, request_id, timeout, priority)
 
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """End requests; what they have so far is their last output, with `finish_reason="abort"`."""
@@ -169,18 +176,24 @@ class AsyncLLM:
     # ---- how it is done ---------------------------------------------------------------------------------------------
 
     async def _serve(
-        self, process: Process, params: SamplingParams | None, request_id: str | None, timeout: float | None
+        self,
+        process: Process,
+        params: SamplingParams | None,
+        request_id: str | None,
+        timeout: float | None,
+        priority: int,
     ) -> AsyncGenerator[RequestOutput, None]:
-        params = self._maker.defaults if params is None else params
-        if not isinstance(params, SamplingParams):
+        chosen = self._maker.defaults if params is None else params
+        if not isinstance(chosen, SamplingParams):
             raise InvalidRequestError(
-                f"sampling_params is a SamplingParams, not a {type(params).__name__}", param="sampling_params"
+                f"sampling_params is a SamplingParams, not a {type(chosen).__name__}", param="sampling_params"
             )
         if timeout is not None and not timeout > 0:
             raise InvalidRequestError(f"timeout must be above 0, not {shown(timeout)}", param="timeout")
-        stream = self._admit(request_id, params, timeout)
+        stream = self._admit(request_id, chosen, timeout)
         try:
-            await self._begin(stream, process, params)
+            make = self._maker.make
+            await self._begin(stream, lambda: make(stream.job_id, process(), chosen, priority))
             while (output := await stream.next()) is not None:
                 yield output
         finally:
@@ -209,13 +222,13 @@ class AsyncLLM:
             self._streams[name] = self._queued[name] = stream
         return stream
 
-    async def _begin(self, stream: Stream, process: Process, params: SamplingParams) -> None:
-        """Process the prompt in a worker thread and hand the job to the engine."""
+    async def _begin(self, stream: Stream, make: Callable[[], Job]) -> None:
+        """Make the job in a worker thread (prompts are processed there, and grammars compiled) and hand it to the engine."""
 
         def work() -> Job:
             if self.engine.dead is not None:  # what waited for a worker while the engine was closed
                 raise self.engine.stopped()
-            return self._maker.make(stream.job_id, process(), params)
+            return make()
 
         limit = asyncio.timeout_at(stream.deadline)
         try:

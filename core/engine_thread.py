@@ -16,6 +16,7 @@ from typing import Protocol
 from .engine import Engine
 from .errors import EngineDeadError, EngineError
 from .jobs import Job
+from .kernels.choice import prepare_thread
 from .request import Request
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ class EngineThread:
     # ---- in the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        prepare_thread()
         try:
             while self._turn():
                 pass

@@ -119,9 +119,9 @@ class Stream:
 
     def wake(self) -> None:
         """See `Listener.wake`."""
+        self._news.set()
         if self.job.params.stops:
             self._advance()  # now: a stop string ends the sequence also where the reader sleeps
-        self._news.set()
 
     # ---- within -----------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("
 TUTORIAL = ROOT / "docs" / "writing-a-plugin.md"
 FILE_BLOCK = re.compile(r"```\w+ file=(\S+)\n(.*?)```", re.DOTALL)
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-PROGRAMS = sorted(p for p in ROOT.glob("docs/*.md") if PYTHON_BLOCK.search(p.read_text()))
+NEEDS_THE_DEMO = "embedding.md"  # has a test of its own, below
+PROGRAMS = sorted(p for p in ROOT.glob("docs/*.md") if PYTHON_BLOCK.search(p.read_text()) and p.name != NEEDS_THE_DEMO)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 
 
@@ -91,8 +92,9 @@ def test_a_pages_python_blocks_run_as_one_program(document: Path, tmp_path: Path
     assert ran.returncode == 0, ran.stderr
 
 
-def test_the_readmes_program_runs(tmp_path: Path) -> None:
-    """The README's Python block, with the demo's own picture."""
+@pytest.fixture
+def beside_the_picture(tmp_path: Path) -> Path:
+    """A folder with the demo's picture, as `shapes.png`."""
     from core.demos import find_demo
     from core.errors import ModelNotFoundError
 
@@ -102,10 +104,38 @@ def test_the_readmes_program_runs(tmp_path: Path) -> None:
         pytest.skip(f"the demo model is not there: {e}")
     assert folder is not None
     (tmp_path / "shapes.png").write_bytes((folder / "example.png").read_bytes())
+    return tmp_path
+
+
+def test_the_readmes_program_runs(beside_the_picture: Path) -> None:
+    """The README's Python block."""
     block = re.search(r"```python\n(from core import LLM.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block is not None
     ran = subprocess.run(
-        [sys.executable, "-c", block[1]], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", block[1]],
+        cwd=beside_the_picture,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     assert "circle" in ran.stdout
+
+
+EMBEDDING = PYTHON_BLOCK.findall((ROOT / "docs" / NEEDS_THE_DEMO).read_text())
+
+
+@pytest.mark.parametrize("program", EMBEDDING, ids=range(len(EMBEDDING)))
+def test_each_program_of_the_embedding_page_runs(beside_the_picture: Path, program: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=beside_the_picture,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip()
+    assert "so far" not in ran.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,3 +67,11 @@ def compiled_kernels(sample: Tensor) -> CompiledKernels | None:
     except ImportError as e:
         logger.warning("numba is not at hand (%s): attention and norms run in plain torch, which is slower", e)
         return None
+
+
+def prepare_thread() -> None:
+    """Have compiled kernels that are called from this thread use as many threads as torch does: numba remembers it by thread."""
+    if "numba" in sys.modules:
+        from .compiled import prepare_threads
+
+        prepare_threads()

@@ -13,7 +13,6 @@ import pytest
 from engine_plugin_llava.processing import LlavaProcessingInfo
 
 from core import LLM, explain, plan
-from core.cache.pages import PagePool
 from core.cli import run
 from core.errors import InvalidConfigError, MediaTooLargeError, MemoryProfileError
 from core.profile import measure_step
@@ -138,13 +137,12 @@ def test_the_worst_step_is_full_of_media_and_text(llava: LLM, monkeypatch: pytes
     plans: list[Any] = []
     run = llava.engine.runner.run
     monkeypatch.setattr(llava.engine.runner, "run", lambda p, **k: (plans.append(p), run(p, **k))[1])
-    pool = PagePool(llava.engine.pool.num_pages, llava.plan.page_size)
-    measure_step(llava.engine.runner, pool, llava.engine.inputs.mm_processor, llava.plan, filler=9)
+    measure_step(llava.engine.runner, llava.engine.pool, llava.engine.inputs.mm_processor, llava.plan, filler=9)
     ((*scheduled,),) = plans
     assert sum(s.count for s in scheduled) == llava.plan.step_tokens
     encoded = sum(s.request.items[i].placeholder.length for s in scheduled for i in s.encode)
     assert encoded // 16 == -(-llava.plan.step_tokens // 17)  # each picture stands behind a begin token
-    assert pool.num_free == pool.num_pages
+    assert_idle(llava)
 
 
 def test_R073_an_item_that_is_larger_than_foretold_is_refused(faulty: Faulty) -> None:

@@ -111,7 +111,7 @@ def test_R051_why_explains_and_the_user_chooses(site: FakeSite) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["plugin", "list"], "No such command 'plugin'. Did you mean 'plugins'?"),
+        (["plugin", "list"], "No such command 'plugin'. Did you mean 'plugins'"),
         (["plugins", "lst"], "No such command 'lst'. Did you mean 'list'?"),
         (["plugins", "list", "--jsn"], "--json"),
         (["plugins", "show"], "Missing argument"),
