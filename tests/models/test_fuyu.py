@@ -90,6 +90,23 @@ def test_a_prompt_that_is_wrong_fails_alone(llm: LLM, said_by_hf: list[list[int]
     assert [list(output.outputs[0].token_ids) for output in made[1:3]] == said_by_hf[:2]
 
 
+def test_pictures_that_were_processed_before_run_beside_raw_ones(llm: LLM, said_by_hf: list[list[int]]) -> None:
+    raw = prompts()[2]
+    (item,) = llm.engine.inputs.process(raw).prompt.items
+    patches, grid = item.kwargs["image_patches"].value, item.kwargs["image_grid_hw"].value[None]
+    given = [{name: patches, "image_grid_hw": grid} for name in ("pixel_values", "image_patches")]
+    processed = [{"prompt": raw["prompt"], "multi_modal_data": {"image": picture}} for picture in given]
+    made = [list(output.outputs[0].token_ids) for output in llm.generate([*processed, raw], GREEDY)]
+    assert made == [said_by_hf[2]] * 3
+
+
+def test_text_alone_says_the_same_without_the_layer_for_patches(folder: Path, said_by_hf: list[list[int]]) -> None:
+    with LLM(str(folder), dtype="float32", limit_mm_per_prompt={"image": 0}) as llm:
+        (made,) = llm.generate([prompts()[3]], GREEDY)
+        assert list(made.outputs[0].token_ids) == said_by_hf[3]
+        assert not [name for name, _ in llm.engine.runner.model.named_parameters() if "vision" in name]
+
+
 def test_chat_with_a_template_for_text_puts_the_picture_first(folder: Path) -> None:
     template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     parts = [{"type": "text", "text": "What is shown?"}, {"type": "image", "image": picture(33, 32)}]

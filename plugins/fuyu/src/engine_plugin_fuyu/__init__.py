@@ -1,0 +1,1 @@
+"""Fuyu and Persimmon as a plugin of the engine."""
