@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_plugin_llava import tiny as llava_tiny
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
@@ -113,6 +114,19 @@ def test_a_template_for_text_alone_gets_placeholders_in_the_text(llava_folder: P
         assert made.text == "USER: <image>\ntyped <image>\n<image>\nASSISTANT:"
         assert [i.placeholder.index for i in made.prompt.items] == [0, 1]
         assert llm.chat([{"role": "user", "content": "plain"}], ONE)[0].prompt == "USER: plain\nASSISTANT:"
+
+
+def test_a_template_for_text_alone_gets_the_placeholder_of_the_checkpoint(tmp_path: Path) -> None:
+    """One architecture, and over this tower its pictures are written otherwise: no token is there twice."""
+    llava_tiny.llava_over_pixtral(0, tmp_path)
+    with LLM(str(tmp_path), dtype="float32", chat_template=VICUNA) as llm:
+        parts = [{"type": "image", "image": picture(1)}, "typed [IMG][IMG_END]"]
+        made = llm.engine.inputs.process_chat([{"role": "user", "content": parts}])
+        assert made.text == "USER: [IMG]\ntyped [IMG][IMG_END]\nASSISTANT:"
+        place, ids = made.prompt.items[0].placeholder, made.prompt.prompt_token_ids
+        mark, end = llm.get_tokenizer().convert_tokens_to_ids(["[IMG]", "[IMG_END]"])
+        assert ids.count(mark) == place.num_embeds
+        assert ids.count(end) == 1
 
 
 def test_pictures_bind_in_the_order_of_their_parts(llava: LLM) -> None:

@@ -11,13 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoProcessor,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    MistralConfig,
-    Qwen2Config,
-)
+from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
 
 from sdk import Architecture
 from sdk.errors import InvalidConfigError, PluginMissingError
@@ -27,29 +21,12 @@ from sdk.testing.reference import (
     load_processor,
     load_reference,
     load_target,
-    reference_logits,
 )
 from sdk.testing.tiny import save_tiny
 
 Records = list[Architecture]
 Pictures = list[Image.Image]
-PROMPTS = {
-    0: "USER: What is shown? ASSISTANT:",
-    1: "USER: <image>\nWhat is shown? ASSISTANT:",
-    3: "USER: <image> and then <image><image> differ how? ASSISTANT:",
-}
-
-
-def assert_equals_hf(folder: Path, records: Records, pictures: Pictures, *counts: int) -> None:
-    ours, theirs = load_reference(folder, records), load_hf(folder)
-    processor, hf_processor = load_processor(folder, records), AutoProcessor.from_pretrained(folder, backend="pil")
-    for count in counts:
-        inputs = hf_processor(text=PROMPTS[count], images=pictures[:count] or None, return_tensors="pt")
-        with torch.inference_mode():
-            expected = theirs(**inputs).logits[0]
-        prompt = processor.apply(PROMPTS[count], {"image": pictures[:count]})
-        assert prompt.prompt_token_ids == inputs["input_ids"][0].tolist()
-        assert_close(reference_logits(ours, prompt), expected)
+Check = Callable[..., None]
 
 
 def variant(source: Path, target: Path, *, processor: dict[str, Any] | None = None, **change: Any) -> Path:
@@ -68,27 +45,27 @@ def variant(source: Path, target: Path, *, processor: dict[str, Any] | None = No
 
 
 def test_logits_equal_hf_without_one_and_with_three_pictures(
-    folder: Path, records: Records, pictures: Pictures
+    assert_equals_hf: Check, folder: Path, records: Records, pictures: Pictures
 ) -> None:
     assert_equals_hf(folder, records, pictures, 0, 1, 3)
 
 
 @pytest.mark.parametrize("layers", [-1, -3, 1, [-2, 0], [1, -1, 1]], ids=str)
 def test_any_feature_layer_and_any_list_of_them(
-    folder: Path, tmp_path: Path, records: Records, pictures: Pictures, layers: int | list[int]
+    assert_equals_hf: Check, folder: Path, tmp_path: Path, records: Records, pictures: Pictures, layers: int | list[int]
 ) -> None:
     assert_equals_hf(variant(folder, tmp_path, vision_feature_layer=layers), records, pictures, 1)
 
 
 def test_the_class_token_is_kept_where_the_strategy_is_full(
-    folder: Path, tmp_path: Path, records: Records, pictures: Pictures
+    assert_equals_hf: Check, folder: Path, tmp_path: Path, records: Records, pictures: Pictures
 ) -> None:
     full = {"vision_feature_select_strategy": "full"}
     assert_equals_hf(variant(folder, tmp_path, processor=full, **full), records, pictures, 1, 3)
 
 
 def test_projector_without_bias_and_with_another_activation(
-    folder: Path, tmp_path: Path, records: Records, pictures: Pictures
+    assert_equals_hf: Check, folder: Path, tmp_path: Path, records: Records, pictures: Pictures
 ) -> None:
     change = {"multimodal_projector_bias": False, "projector_hidden_act": "relu"}
     assert_equals_hf(variant(folder, tmp_path, **change), records, pictures, 1)
@@ -96,25 +73,13 @@ def test_projector_without_bias_and_with_another_activation(
 
 @pytest.mark.parametrize("at_the_top", [True, False])
 def test_tied_embeddings_wherever_the_config_says_so(
-    folder: Path, tmp_path: Path, records: Records, pictures: Pictures, at_the_top: bool
+    assert_equals_hf: Check, folder: Path, tmp_path: Path, records: Records, pictures: Pictures, at_the_top: bool
 ) -> None:
     text = LlavaConfig.from_pretrained(folder).text_config
     text.tie_word_embeddings = not at_the_top
     target = variant(folder, tmp_path, text_config=text, tie_word_embeddings=True)
     assert not any("lm_head" in name for name in load_file(target / "model.safetensors"))
     assert_equals_hf(target, records, pictures, 1)
-
-
-@pytest.mark.parametrize("config_class", [MistralConfig, Qwen2Config])
-def test_the_language_model_is_a_matter_of_config(
-    folder: Path, tmp_path: Path, records: Records, pictures: Pictures, config_class: Callable[..., Any]
-) -> None:
-    text = LlavaConfig.from_pretrained(folder).text_config.to_dict()
-    for key in ("model_type", "architectures", "rope_parameters"):
-        text.pop(key, None)
-    window = {"sliding_window": 5, "use_sliding_window": True, "max_window_layers": 1}
-    target = variant(folder, tmp_path, text_config=config_class(**{**text, **window}))
-    assert_equals_hf(target, records, pictures, 0, 1)
 
 
 GENERATIONS: dict[str, Callable[[str], str]] = {
@@ -137,7 +102,7 @@ GENERATIONS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_all_generations_of_weight_names_load(
-    folder: Path, tmp_path: Path, records: Records, pictures: Pictures, generation: str
+    assert_equals_hf: Check, folder: Path, tmp_path: Path, records: Records, pictures: Pictures, generation: str
 ) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     weights = load_file(folder / "model.safetensors")
@@ -168,9 +133,10 @@ def test_embeddings_replace_the_placeholders_and_nothing_else(folder: Path, reco
     assert torch.equal(merged[~mask], text[~mask])
 
 
-def test_only_pictures_have_a_placeholder(folder: Path, records: Records) -> None:
+def test_only_pictures_have_a_placeholder_and_the_checkpoint_says_which(folder: Path, records: Records) -> None:
     cls = load_target(records[0].model)
-    assert cls.get_placeholder_str("image", 1) == "<image>"
+    assert cls.get_placeholder_str("image", 1) is None
+    assert load_processor(folder, records).dummy_inputs.get_dummy_text({"image": 2}) == "<image><image>"
     with pytest.raises(ValueError, match="audio"):
         cls.get_placeholder_str("audio", 1)
 
@@ -193,7 +159,7 @@ def test_the_tiny_checkpoint_says_varied_things_about_different_pictures(
     theirs, hf_processor = load_hf(folder), AutoProcessor.from_pretrained(folder, backend="pil")
     said = set()
     for picture in pictures:
-        inputs = hf_processor(text=PROMPTS[1], images=[picture], return_tensors="pt")
+        inputs = hf_processor(text="USER: <image>\nWhat is shown? ASSISTANT:", images=[picture], return_tensors="pt")
         out = theirs.generate(**inputs, max_new_tokens=16, do_sample=False)[0, inputs["input_ids"].shape[1] :]
         assert len(set(out.tolist())) > 4
         said.add(tuple(out.tolist()))

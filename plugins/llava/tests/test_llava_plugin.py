@@ -12,6 +12,7 @@ from engine_plugin_llava import demo
 from transformers import AutoConfig, AutoProcessor
 
 from sdk import Architecture, ConfigView, ModelContext
+from sdk.errors import InvalidConfigError, PluginMissingError
 from sdk.testing.reference import (
     assert_close,
     load_hf,
@@ -21,13 +22,52 @@ from sdk.testing.reference import (
     reference_logits,
     resolver_for,
 )
+from sdk.testing.runtime import find_runtime
 
 
 def test_every_part_that_the_record_names_is_there(records: list[Architecture]) -> None:
     record = records[0]
     named = (record.model, record.processor, record.info, record.dummy_inputs, record.tiny, record.demo)
     assert all(callable(load_target(target)) for target in named)
-    assert load_target(record.capabilities)(ConfigView({})).modalities == ("image",)
+
+
+@pytest.mark.parametrize("architecture", ["LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration"])
+@pytest.mark.parametrize(
+    ("text", "attention"),
+    [
+        ({"model_type": "llama"}, ("full",)),
+        ({"architectures": ["MistralForCausalLM"], "sliding_window": 64}, ("sliding",)),
+        ({"model_type": "mistral", "sliding_window": None}, ("full",)),
+        ({}, ("full",)),  # HF's own default
+        (None, ("full",)),
+    ],
+    ids=str,
+)
+def test_capabilities_are_those_of_the_language_model(
+    architecture: str, text: dict[str, object] | None, attention: tuple[str, ...]
+) -> None:
+    raw = {"vision_config": {"model_type": "clip_vision_model"}} | ({} if text is None else {"text_config": text})
+    told = find_runtime().resolve(architecture).capabilities(ConfigView(raw))
+    assert told.attention == attention
+    assert told.modalities == ("image",)
+    assert told.tasks == ("generate",)
+    assert told.media_embeds
+
+
+def test_a_language_model_that_no_plugin_runs_is_named_before_anything_is_built() -> None:
+    view = ConfigView({"text_config": {"model_type": "unheard_of"}})
+    with pytest.raises(PluginMissingError, match="unheard_of"):
+        find_runtime().resolve("LlavaForConditionalGeneration").capabilities(view)
+
+
+def test_over_pixtral_pictures_cannot_come_as_embeddings() -> None:
+    view = ConfigView({"text_config": {"model_type": "mistral"}, "vision_config": {"model_type": "pixtral"}})
+    assert not find_runtime().resolve("LlavaForConditionalGeneration").capabilities(view).media_embeds
+
+
+def test_capabilities_need_the_plugins_at_hand(records: list[Architecture]) -> None:
+    with pytest.raises(InvalidConfigError, match="no plugins at hand to tell the capabilities of text_config"):
+        load_target(records[0].capabilities)(ConfigView({}))
 
 
 def test_the_plugin_module_loads_no_torch() -> None:

@@ -1,89 +1,29 @@
-"""LLaVA 1.5 (Liu et al. 2023): a vision tower, a two-layer projector, a language model.
-
-Which tower and which language model is a matter of the config; both come from other plugins.
-"""
+"""LLaVA 1.5 (Liu et al. 2023): a picture is one picture to its tower, whole."""
 
 from __future__ import annotations
 
-from copy import copy
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sdk import Model, ModelContext, SupportsMultiModal, WeightMap
-from sdk.layers import Activation, ColumnParallelLinear, RowParallelLinear
+from .base import LlavaBase
 
 
-class LlavaMultiModalProjector(nn.Module):
-    """`linear_2(act(linear_1(x)))`: `(items, n, features) -> (items, n, hidden)`."""
+class LlavaForConditionalGeneration(LlavaBase):
+    """LLaVA, and what shares its architecture: over CLIP, over SigLIP, and over Pixtral's tower for pictures of any size."""
 
-    def __init__(self, config: Any, num_features: int) -> None:
-        super().__init__()
-        hidden_size, bias = config.text_config.hidden_size, config.multimodal_projector_bias
-        self.linear_1 = ColumnParallelLinear(num_features, hidden_size, bias)
-        self.act = Activation(config.projector_hidden_act)
-        self.linear_2 = RowParallelLinear(hidden_size, hidden_size, bias)
+    def get_multimodal_embeddings(
+        self, pixel_values: Tensor | Sequence[Tensor], image_sizes: Tensor | None = None
+    ) -> Tensor | list[Tensor]:
+        """Encode pictures.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear_2(self.act(self.linear_1(x)))
+        Args:
+            pixel_values: `(items, channels, height, width)`, or where sizes differ one `(channels, height, width)` each.
+            image_sizes: `(items, 2)` of a tower that takes any size; the processor has cut the pictures to them already.
 
-
-class LlavaForConditionalGeneration(Model, SupportsMultiModal):
-    """Pictures become embeddings that stand among the prompt's where its `<image>` tokens are."""
-
-    # Published checkpoints name the parts at the top; transformers 4.52 and later may put them under `model`.
-    weight_map = WeightMap(
-        rename=[
-            (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
-            (r"^model\.language_model\.", "language_model.model."),
-            (r"^lm_head\.", "language_model.lm_head."),
-        ]
-    )
-
-    def __init__(self, *, ctx: ModelContext, prefix: str = "") -> None:
-        super().__init__(ctx=ctx, prefix=prefix)
-        config = ctx.hf_config
-        layers = config.vision_feature_layer
-        self.feature_layers = [layers] if isinstance(layers, int) else list(layers)
-        self.drop_class_token = config.vision_feature_select_strategy == "default"
-        self.vision_tower = ctx.build(config.vision_config, role="vision-encoder", prefix="vision_tower")
-        self.multi_modal_projector = LlavaMultiModalProjector(
-            config, config.vision_config.hidden_size * len(self.feature_layers)
-        )
-        self.language_model = ctx.build(_text_config(config), role="causal-lm", prefix="language_model")
-
-    @classmethod
-    def get_placeholder_str(cls, modality: str, i: int) -> str | None:
-        if modality != "image":
-            raise ValueError(f"LLaVA takes pictures, not {modality}")
-        return "<image>"
-
-    def get_language_model(self) -> nn.Module:
-        return self.language_model
-
-    def get_multimodal_embeddings(self, pixel_values: Tensor) -> Tensor:
-        """Encode pictures: `(items, channels, height, width) -> (items, n, hidden)`."""
-        features = torch.cat(self.vision_tower(pixel_values, layers=self.feature_layers), dim=-1)
-        if self.drop_class_token:
-            features = features[:, 1:]
-        return self.multi_modal_projector(features)
-
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        positions: Tensor,
-        intermediate_tensors: dict[str, Tensor] | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        return self.language_model(input_ids, positions, intermediate_tensors, inputs_embeds)
-
-    def compute_logits(self, hidden_states: Tensor) -> Tensor:
-        return self.language_model.compute_logits(hidden_states)
-
-
-def _text_config(config: Any) -> Any:
-    """The language model's config. Whether the head is tied stands at the top, which takes it over from below."""
-    text = copy(config.text_config)
-    text.tie_word_embeddings = config.tie_word_embeddings
-    return text
+        Returns:
+            `(items, n, hidden)`, or one `(n_i, hidden)` for each picture.
+        """
+        if isinstance(pixel_values, Tensor):
+            return self.project(pixel_values)
+        return [self.project(picture[None])[0] for picture in pixel_values]
