@@ -155,13 +155,13 @@ def make_scene(rng: Random) -> Scene:
     background = _background(rng)
     count = rng.choices([0, 1, 2, 3, 4], [2, 20, 28, 28, 22])[0]
     cells = rng.sample(list(PLACES), count)
-    centres = [((c + 0.5) / 3 + rng.uniform(-0.1, 0.1), (r + 0.5) / 3 + rng.uniform(-0.1, 0.1)) for c, r in cells]
+    centres = [((c + 0.5) / 3 + rng.uniform(-0.06, 0.06), (r + 0.5) / 3 + rng.uniform(-0.06, 0.06)) for c, r in cells]
     doubles = rng.random() < 0.15
     items: list[Item] = []
     for (column, row), (x, y) in zip(cells, centres, strict=True):
         near = min([math.dist((x, y), other) for other in centres if other != (x, y)], default=1.0)
-        largest = min(0.36, near / 2 / 1.12 - 0.01, min(x, y, 1 - x, 1 - y) / 1.02)
-        radius = rng.uniform(min(0.075, largest), largest)
+        largest = min(0.22, near / 2 / 1.12 - 0.01, min(x, y, 1 - x, 1 - y) / 1.02)
+        radius = rng.uniform(min(0.09, largest), largest)
         while True:
             colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
             if items and doubles and rng.random() < 0.5:
@@ -173,9 +173,7 @@ def make_scene(rng: Random) -> Scene:
                 break
             doubles = False
         border, hollow = None, 0.0
-        if rng.random() < 0.08:
-            hollow = rng.uniform(0.16, 0.3)
-        elif rng.random() < 0.15:
+        if rng.random() < 0.15:
             border = rng.choice([(0, 0, 0), (60, 60, 60), _jitter(rng, rgb, 60)])
         items.append(Item(shape, colour, column, row, x, y, radius, rgb, _outline(rng, shape), border, hollow))
     return Scene(tuple(sorted(items, key=lambda i: (i.column, i.row))), background)
