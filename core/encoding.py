@@ -105,7 +105,8 @@ class MediaEncoder:
     def _encode_batch(self, jobs: Sequence[Job], failed: Failures) -> None:
         """Encode items that go together; when that fails, each request's by themselves, to find whose fault it is."""
         try:
-            rows = self._checked(jobs, self.call(jobs))
+            for job, rows in zip(jobs, self._checked(jobs, self.call(jobs))):
+                self._keep(job, rows)
         except Exception as e:
             requests = list({id(job.request): job.request for job in jobs}.values())
             if len(requests) > 1:
@@ -113,14 +114,14 @@ class MediaEncoder:
                     self._encode_batch([job for job in jobs if job.request is request], failed)
                 return
             failed[id(requests[0])] = (requests[0], self._error(e, jobs[0]))
-            return
-        for job, embeddings in zip(jobs, rows):
-            self._keep(job, embeddings)
 
     def call(self, jobs: Sequence[Job]) -> Any:
         """Call the plugin's encoder for items that go together."""
         kwargs = join_items([job.item.kwargs for job in jobs])
-        return getattr(self.model, jobs[0].hook)(**{k: self._to_device(v) for k, v in kwargs.items()})
+        fields = jobs[0].item.kwargs
+        return getattr(self.model, jobs[0].hook)(
+            **{name: self._to_device(value, fields[name].field.kind == "shared") for name, value in kwargs.items()}
+        )
 
     def _keep(self, job: Job, rows: Tensor) -> None:
         """Put what an item became where the step finds it."""
@@ -133,11 +134,13 @@ class MediaEncoder:
         if job.item.key and job.item.embeddings is None:
             self.cache.put(job.item.key, rows)
 
-    def _to_device(self, value: Any) -> Any:
+    def _to_device(self, value: Any, kept: bool = False) -> Any:
+        """A value where the model is. What others will be given too (`kept`: it was not put together for this call) goes as a
+        copy: an encoder that writes to its arguments must not change what is remembered."""
         if isinstance(value, list):
-            return [self._to_device(v) for v in value]
+            return [self._to_device(v, kept=True) for v in value]
         if isinstance(value, Tensor):
-            return value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
+            return value.to(self.device, self.dtype if value.is_floating_point() else value.dtype, copy=kept)
         return value
 
     def _checked(self, jobs: Sequence[Job], embeddings: Any) -> list[Tensor]:

@@ -52,19 +52,21 @@ class LLM:
         stream: bool = False,
         on_error: OnError = "raise",
         use_progress: bool | None = None,
+        priority: int | Sequence[int] = 0,
     ) -> Any:
         """Complete prompts.
 
         Args:
-            prompts: Text; token ids; a mapping with `prompt` or `prompt_token_ids`, `multi_modal_data`,
-                `mm_processor_kwargs`; or a list of these. The prompt is the caller's own template: its placeholders
-                bind the media items in order.
+            prompts: Text; token ids; a mapping with `prompt`, `prompt_token_ids` or `prompt_embeds`, `multi_modal_data`,
+                `mm_processor_kwargs`, `cache_salt`; or a list of these. The prompt is the caller's own template: its
+                placeholders bind the media items in order.
             sampling_params: One for all or one for each; None: the model's own generation config.
             stream: Return an iterator of `RequestOutput`s whose completions hold what is new; or what the parameters'
                 `output_kind` says.
             on_error: `raise` stops at the first failure (finished outputs are in its `partial_results`); `return` puts each
                 failure into its output's `error`.
             use_progress: Show a progress bar; None: for several prompts.
+            priority: One for all or one for each; the lower, the earlier its turn.
 
         Returns:
             A list of `RequestOutput` in the order of the prompts, or an iterator when streaming.
@@ -75,7 +77,7 @@ class LLM:
         listed = _as_list(prompts)
         process = self.engine.inputs.process
         inputs = [(lambda p=p: process(p)) for p in listed]
-        return self._serve(inputs, sampling_params, stream, on_error, use_progress)
+        return self._serve(inputs, sampling_params, stream, on_error, use_progress, priority)
 
     def chat(
         self,
@@ -85,6 +87,7 @@ class LLM:
         stream: bool = False,
         on_error: OnError = "raise",
         use_progress: bool | None = None,
+        priority: int | Sequence[int] = 0,
         tools: Sequence[Any] | None = None,
         **template_kwargs: Any,
     ) -> Any:
@@ -95,7 +98,7 @@ class LLM:
                 binds media: a user who types a placeholder has typed its characters.
             tools: Functions that the model may ask for, in OpenAI's form or as Python functions with a docstring; the
                 template must know of tools. What it asks for is in each completion's `tool_calls`.
-            template_kwargs: Passed to the template.
+            template_kwargs: Passed to the template; `cache_salt` keeps conversations of other salts apart.
 
         Other arguments, the result and the errors are those of `generate`.
         """
@@ -103,7 +106,7 @@ class LLM:
         conversations: list[Any] = list(messages) if several else [messages]
         process = self.engine.inputs.process_chat
         inputs = [(lambda m=m: process(m, tools=tools, **template_kwargs)) for m in conversations]
-        return self._serve(inputs, sampling_params, stream, on_error, use_progress)
+        return self._serve(inputs, sampling_params, stream, on_error, use_progress, priority)
 
     def transcribe(
         self,
@@ -179,6 +182,10 @@ class LLM:
         """What the model's generation_config.json asks for: greedy unless it says `do_sample`."""
         return self._maker.defaults
 
+    def reset_caches(self) -> None:
+        """Forget what earlier requests left: pages, embeddings, processed media. Running requests are not touched."""
+        self.engine.reset_caches()
+
     def close(self) -> None:
         """Free the model and its pages."""
         self.engine.close()
@@ -194,10 +201,17 @@ class LLM:
     # ---- how it is done ---------------------------------------------------------------------------------------------
 
     def _serve(
-        self, inputs: Sequence[Any], params: Any, stream: bool, on_error: OnError, use_progress: bool | None
+        self,
+        inputs: Sequence[Any],
+        params: Any,
+        stream: bool,
+        on_error: OnError,
+        use_progress: bool | None,
+        priority: int | Sequence[int],
     ) -> Any:
         check_on_error(on_error)
-        jobs = self._make_jobs(inputs, self._params_for(params, len(inputs)), on_error)
+        priorities = _priorities(priority, len(inputs))
+        jobs = self._make_jobs(inputs, self._params_for(params, len(inputs)), on_error, priorities)
         if stream:
             return self._stream(jobs, on_error)
         show = len(jobs) > 1 if use_progress is None else use_progress
@@ -222,13 +236,19 @@ class LLM:
             )
         return found
 
-    def _make_jobs(self, inputs: Sequence[Any], params: list[SamplingParams], on_error: OnError) -> list[Job]:
+    def _make_jobs(
+        self,
+        inputs: Sequence[Any],
+        params: list[SamplingParams],
+        on_error: OnError,
+        priorities: Sequence[int] | None = None,
+    ) -> list[Job]:
         """Check every prompt before anything is started."""
         jobs = []
-        for index, (process, p) in enumerate(zip(inputs, params)):
+        for index, (process, p, priority) in enumerate(zip(inputs, params, priorities or [0] * len(inputs))):
             job_id = self._maker.next_id()
             try:
-                jobs.append(self._maker.make(job_id, process(), p))
+                jobs.append(self._maker.make(job_id, process(), p, priority))
             except EngineError as e:
                 if on_error == "raise":
                     if len(inputs) > 1:
@@ -323,3 +343,11 @@ def _as_list(prompts: Any) -> list[Any]:
     if prompts and all(isinstance(p, Integral) and not isinstance(p, bool) for p in prompts):
         return [list(prompts)]
     return list(prompts)
+
+
+def _priorities(given: int | Sequence[int], count: int) -> list[int]:
+    """One priority for each prompt."""
+    found = list(given) if isinstance(given, Sequence) else [given] * count
+    if len(found) != count or not all(type(p) is int for p in found):
+        raise InvalidRequestError(f"{count} prompts need one whole number or {count} of them", param="priority")
+    return found

@@ -17,7 +17,7 @@ def prepare_process() -> None:
     - glibc returns large blocks to the system as soon as they are freed, and the next step pays for every page of them again
       (an activation over 2,048 tokens took five times as long, see docs/performance.md).
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
     if sys.platform == "linux" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:

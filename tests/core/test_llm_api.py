@@ -14,7 +14,7 @@ from core import LLM, SamplingParams
 from core.detokenizer import Detokenizer
 from core.errors import EngineDeadError, InvalidRequestError
 
-from .conftest import GREEDY, picture, prompt_ids, tokens
+from .conftest import GREEDY, SHORT, picture, prompt_ids, tokens
 
 
 def test_an_output_has_what_vllms_users_expect(llama: LLM) -> None:
@@ -257,3 +257,13 @@ def test_a_conversation_of_several_turns(llava: LLM) -> None:
 def test_nothing_is_printed_where_nobody_looks(llama: LLM, capfd: pytest.CaptureFixture[str]) -> None:
     llama.generate(["a", "b", "c"], SamplingParams(max_tokens=2))
     assert capfd.readouterr() == ("", "")
+
+
+def test_priorities_are_one_for_all_or_one_for_each(llama: LLM) -> None:
+    prompts = [prompt_ids(i, 5) for i in range(3)]
+    assert tokens(llama, prompts, SHORT) == [
+        list(o.outputs[0].token_ids) for o in llama.generate(prompts, SHORT, priority=[2, 0, 1])
+    ]
+    for bad in ([1], 0.5, [0, 1, "2"], [0, True, 1]):
+        with pytest.raises(InvalidRequestError, match="whole number"):
+            llama.generate(prompts, SHORT, priority=bad)  # type: ignore[arg-type]

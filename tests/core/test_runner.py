@@ -158,3 +158,34 @@ def test_a_step_without_anybody_to_sample_is_a_step(llama: LLM) -> None:
     finally:
         engine.scheduler.max_num_batched_tokens = engine.config.max_num_batched_tokens
     assert_idle(llama)
+
+
+@pytest.mark.parametrize("form", ["one tensor", "a list"])
+def test_R076_an_encoder_that_writes_to_its_arguments_changes_nothing_for_others(faulty: Faulty, form: str) -> None:
+    class Careless(LlavaForConditionalGeneration):
+        def get_multimodal_embeddings(self, pixel_values: Any) -> Any:
+            found = super().get_multimodal_embeddings(pixel_values).clone()
+            pixel_values.zero_()
+            return found
+
+    class CarelessWithLists(LlavaForConditionalGeneration):
+        def get_multimodal_embeddings(self, pixel_values: Any) -> Any:
+            assert isinstance(pixel_values, list)
+            found = [super(CarelessWithLists, self).get_multimodal_embeddings(p)[0].clone() for p in pixel_values]
+            for p in pixel_values:
+                p.zero_()
+            return found
+
+    model = Careless if form == "one tensor" else CarelessWithLists
+    with faulty("model", model, encoder_cache_bytes=0, enable_prefix_caching=False) as llm:
+        prompt = with_pictures("<image> and <image>", 1, 2)
+        items = llm.engine.inputs.process(prompt).prompt.items
+        before = [i.kwargs["pixel_values"].value.clone() for i in items]
+        encoder = llm.engine.runner.encoder
+        if form == "a list":
+            encoder.call = lambda jobs: encoder.model.get_multimodal_embeddings(  # type: ignore[method-assign]
+                encoder._to_device([j.item.kwargs["pixel_values"].value[None] for j in jobs])
+            )
+        found = [tokens(llm, prompt, SHORT) for _ in range(2)]
+        assert found[0] == found[1]
+        assert all(torch.equal(i.kwargs["pixel_values"].value, b) for i, b in zip(items, before))
