@@ -1,0 +1,74 @@
+"""After ten thousand requests everything is as it was: pages and slots free, caches within bounds, no request left."""
+
+from __future__ import annotations
+
+import gc
+import random
+from pathlib import Path
+
+import pytest
+
+from core import LLM, SamplingParams
+from core.jobs import JobMaker
+from core.request import Request
+
+from .conftest import assert_idle, picture, prompt_ids
+
+REQUESTS, AT_A_TIME = 10_000, 200
+SALTS = ("", "", "", "a")
+
+
+def resident_bytes() -> int:
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def wave(llm: LLM, maker: JobMaker, rng: random.Random) -> None:
+    """Some requests that share beginnings and pictures, and end by themselves, by an abort or by an error of their own."""
+    engine = llm.engine
+    pictures = [picture(i) for i in range(4)]
+    alive: dict[str, Request] = {}
+    for _ in range(AT_A_TIME):
+        prompt: dict[str, object] = {"cache_salt": rng.choice(SALTS)}
+        if rng.random() < 0.2:
+            prompt |= {"prompt": "<image> what is it?", "multi_modal_data": {"image": rng.choice(pictures)}}
+        else:
+            prompt["prompt_token_ids"] = [*prompt_ids(rng.randrange(5), 40)[: rng.randint(1, 40)], rng.randint(8, 90)]
+        params = SamplingParams(
+            temperature=rng.choice([0.0, 1.0]), max_tokens=rng.randint(1, 5), n=rng.choice([1, 1, 1, 2]), ignore_eos=True
+        )
+        job = maker.make(maker.next_id(), engine.inputs.process(prompt), params, priority=rng.choice([0, 0, 1]))
+        for request in job.requests:
+            engine.add(request)
+            alive[request.request_id] = request
+    while engine.scheduler.has_work:
+        for request in engine.step():
+            if request.finished:
+                del alive[request.request_id]
+        if alive and rng.random() < 0.3:
+            gone = rng.choice(list(alive))
+            engine.abort([gone])
+            del alive[gone]
+    assert not alive
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_pages_and_bytes_return_to_baseline_after_ten_thousand_requests(llava_folder: Path) -> None:
+    options = {"block_size": 4, "max_model_len": 64, "max_num_seqs": 48, "kv_cache_bytes": 120 * 4 * 512}
+    with LLM(str(llava_folder), dtype="float32", encoder_cache_bytes=10_000, **options) as llm:
+        rng, maker = random.Random(0), JobMaker(llm.engine)
+        settled = 0
+        for n in range(REQUESTS // AT_A_TIME):
+            wave(llm, maker, rng)
+            assert_idle(llm)
+            if n == REQUESTS // AT_A_TIME // 4:
+                gc.collect()
+                settled = resident_bytes()
+        gc.collect()
+        assert llm.engine.scheduler.num_preemptions > 0
+        assert 0 < llm.engine.runner.encoder.cache.num_bytes <= 10_000
+        assert not [o for o in gc.get_objects() if isinstance(o, Request)]
+        assert resident_bytes() - settled < 16 * 2**20
+        llm.engine.reset_caches()
+        assert llm.engine.runner.encoder.cache.num_bytes == llm.engine.inputs.memory.num_bytes == 0
+        assert llm.engine.pool.find([b""]) == []
