@@ -35,7 +35,10 @@ def wave(llm: LLM, maker: JobMaker, rng: random.Random) -> None:
         else:
             prompt["prompt_token_ids"] = [*prompt_ids(rng.randrange(5), 40)[: rng.randint(1, 40)], rng.randint(8, 90)]
         params = SamplingParams(
-            temperature=rng.choice([0.0, 1.0]), max_tokens=rng.randint(1, 5), n=rng.choice([1, 1, 1, 2]), ignore_eos=True
+            temperature=rng.choice([0.0, 1.0]),
+            max_tokens=rng.randint(1, 5),
+            n=rng.choice([1, 1, 1, 2]),
+            ignore_eos=True,
         )
         job = maker.make(maker.next_id(), engine.inputs.process(prompt), params, priority=rng.choice([0, 0, 1]))
         for request in job.requests:
