@@ -95,6 +95,8 @@ class MediaEncoder:
             for batch in same_arguments(jobs):
                 self._encode_batch(batch, failed)
         for job, leader in repeated:
+            assert job.index is not None
+            assert leader.index is not None
             rows = leader.request.encoded.get(leader.index)  # None when it failed: everybody has a fault of their own
             if rows is None:
                 self._encode_batch([job], failed)

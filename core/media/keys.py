@@ -63,13 +63,13 @@ def _framed(value: Any) -> Iterator[bytes | memoryview]:
     elif isinstance(value, Tensor):
         yield from _frame("tensor", f"{value.dtype} {tuple(value.shape)}".encode())
         flat = value.detach().cpu().contiguous().flatten()
-        yield memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+        yield flat.view(torch.uint8).numpy().data if flat.numel() else b""
     elif isinstance(value, (np.ndarray, np.generic)):
         array = np.ascontiguousarray(value)
         if array.dtype.hasobject:
             raise _Unknown
         yield from _frame("array", f"{array.dtype.str} {np.shape(value)}".encode())
-        yield memoryview(array.reshape(-1).view(np.uint8)) if array.size else b""
+        yield array.reshape(-1).view(np.uint8).data if array.size else b""
     elif hasattr(value, "mode") and hasattr(value, "tobytes"):  # a PIL image, without importing PIL
         palette = value.getpalette() if value.mode == "P" else None
         yield from _frame("image", f"{value.mode} {value.size} {palette}".encode())
