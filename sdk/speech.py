@@ -144,12 +144,15 @@ class SpeechOutput:
         token_ids: With all of them; the end token is not among them.
         finish_reason: `stop` or `length`.
         avg_logprob: Mean log-probability of the tokens.
+        attention: `(heads, tokens, states)`, how the tokens of the prompt that `get_alignment_prompt` gave attend over the
+            encoder's states; None where there was none.
     """
 
     text: str
     token_ids: Sequence[int]
     finish_reason: str | None = None
     avg_logprob: float = 0.0
+    attention: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

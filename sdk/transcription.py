@@ -135,6 +135,16 @@ class SupportsTranscription:
 
     @classmethod
     @hook
+    def get_alignment_prompt(cls, output: SpeechOutput, params: SpeechToTextParams) -> Prompt | None:
+        """A prompt that tells when words were said, asked for where the caller wants that and the text is known.
+
+        With `"cross_attention_heads": [(layer, head), …]` beside its parts, `parse_segments` finds in `output.attention` how
+        its tokens attend over the clip in these heads. None: there is nothing to align, or no way.
+        """
+        return None
+
+    @classmethod
+    @hook
     def post_process_output(cls, text: str) -> str:
         """What a reader should see of a clip's text; the default: all of it."""
         return text

@@ -101,8 +101,13 @@ def _write(files: list[Path], names: list[Path | None], made: list[Transcription
             continue
         text = transcription.render(format)  # type: ignore[arg-type]  # checked before
         if name is not None:
-            name.write_text(text, encoding="utf-8")
-            print(name)
+            try:
+                name.write_text(text, encoding="utf-8")
+            except OSError as e:
+                failed = True
+                print(f"error: {name} cannot be written: {e.strerror}", file=sys.stderr)
+            else:
+                print(name)
             continue
         if len(files) > 1:
             print(f"{file}:", file=sys.stderr, flush=True)

@@ -67,9 +67,10 @@ class ClipTask:
             if not left:
                 break
             params = [self.speech.sampling(self.pieces[i].params, temperature) for i in left]
-            made = yield [Call(prompts[i], p, i) for i, p in zip(left, params)]
+            made = yield [Call(prompts[i], p, i, temperature) for i, p in zip(left, params)]
             for i, completion in zip(left, made):
                 self.settle(i, completion, temperature)
+        yield from self._align()
         return self._joined()
 
     def settle(self, index: int, completion: CompletionOutput, temperature: float) -> bool:
@@ -96,6 +97,20 @@ class ClipTask:
         if piece.said is None:
             piece.said = self.speech.segments(piece.found.output, piece.params)
         return piece.said
+
+    def _align(self) -> Generator[list[Call], list[CompletionOutput], None]:
+        """Where times of words are wanted, look at how the model attends over the clip while it reads its own text."""
+        asked: list[tuple[Piece, Call]] = []
+        for piece in self.pieces if self.wish.timestamps == "word" else ():
+            assert piece.found is not None
+            if not piece.found.is_silence(self.config.fallback):
+                prompt = self.speech.alignment_prompt(piece.found.output, piece.params)
+                asked += [(piece, Call(prompt, _READING))] if prompt is not None else []
+        made = (yield [call for _, call in asked]) if asked else []
+        for (piece, _), completion in zip(asked, made):
+            assert piece.found is not None
+            output = replace(piece.found.output, attention=completion.cross_attention)
+            piece.found, piece.said = replace(piece.found, output=output), None
 
     # ---- before anything is written ---------------------------------------------------------------------------------
 
@@ -138,13 +153,15 @@ class ClipTask:
             found, more = self._timed(piece, i)
             segments += [replace(s, id=len(segments) + n) for n, s in enumerate(found)]
             words += more
+        duration = len(self.wave) / self.config.sample_rate
         return Transcription(
             text=joiner.text,
             language=self.language,
-            duration=len(self.wave) / self.config.sample_rate,
+            duration=duration,
             segments=tuple(segments),
             words=tuple(words) if self.wish.timestamps == "word" else None,
             task=self.wish.task,
+            audio_tokens=self.speech.audio_tokens(duration, self.config),
         )
 
     def _timed(self, piece: Piece, index: int) -> tuple[list[Segment], list[Word]]:
@@ -182,6 +199,10 @@ class ClipTask:
                 first, last = _within(word.start, word.end, first, length)
                 words.append(Word(word.word, start + first, start + last))
         return segments, words
+
+
+_READING = SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True, detokenize=False)
+"""For a prompt that is only read: less than a token cannot be asked for."""
 
 
 def _within(start: float, end: float, earliest: float, latest: float) -> tuple[float, float]:

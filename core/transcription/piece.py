@@ -40,11 +40,13 @@ class Call(NamedTuple):
         prompt: As `LLM.generate` takes it.
         params: How.
         piece: Which piece of the clip's text this is; None where it is none.
+        temperature: Which of the temperatures that are tried this is; a plugin may draw at another.
     """
 
     prompt: Any
     params: SamplingParams
     piece: int | None = None
+    temperature: float = 0.0
 
 
 @dataclass

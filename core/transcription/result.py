@@ -60,6 +60,7 @@ class Transcription:
         segments: The text in pieces: with time stamps as the model tells them, without one for each piece of the clip.
         words: Where time stamps of words were asked for; None otherwise.
         task: `transcribe` or `translate`.
+        audio_tokens: About how many tokens the clip counts for, by the plugin's own estimate; None: unknown.
         error: What ended it, with `on_error="return"`.
     """
 
@@ -69,6 +70,7 @@ class Transcription:
     segments: tuple[Segment, ...] = ()
     words: tuple[Word, ...] | None = None
     task: str = "transcribe"
+    audio_tokens: int | None = None
     error: EngineError | None = None
 
     def render(self, format: Format) -> str:

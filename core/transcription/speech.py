@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdk.speech import SpeechModel, SpeechOutput, SpeechSegment, SpeechToTextConfig, SpeechToTextParams, Task
@@ -59,12 +59,12 @@ class Speech:
 
     def config(self, task: Task) -> SpeechToTextConfig:
         """How clips are brought to the model."""
-        return self._call(self.hooks.get_speech_to_text_config, SpeechToTextConfig, self.model, task)
+        return self._call("get_speech_to_text_config", SpeechToTextConfig, self.model, task)
 
     def validate_language(self, language: str | None, param: str = "language") -> str | None:
         """The code of a language, as the plugin knows it."""
         try:
-            found = self._call(self.hooks.validate_language, (str, type(None)), language)
+            found = self._call("validate_language", (str, type(None)), language)
         except InvalidRequestError as e:
             e.param = param
             raise
@@ -86,56 +86,68 @@ class Speech:
 
     def prompt(self, params: SpeechToTextParams) -> Mapping[str, Any]:
         """The prompt for a piece of a clip."""
-        return self._call(self.hooks.get_generation_prompt, Mapping, params)
+        return self._call("get_generation_prompt", Mapping, params)
 
     def detection_prompt(self, params: SpeechToTextParams) -> Mapping[str, Any] | None:
         """The prompt after which the language stands; None where this model cannot tell."""
-        return self._call(self.hooks.get_language_detection_prompt, (Mapping, type(None)), params)
+        return self._call("get_language_detection_prompt", (Mapping, type(None)), params)
+
+    def alignment_prompt(self, output: SpeechOutput, params: SpeechToTextParams) -> Mapping[str, Any] | None:
+        """The prompt that tells when words were said; None where the plugin has none."""
+        return self._call("get_alignment_prompt", (Mapping, type(None)), output, params)
 
     def language_tokens(self) -> dict[int, str]:
         """Token → code of the language that it stands for."""
-        found = self._call(self.hooks.get_language_token_ids, Mapping, self.model)
+        found = self._call("get_language_token_ids", Mapping, self.model)
         return {int(token): str(code) for code, token in found.items()}
 
     def no_speech_token(self) -> int | None:
         """The token of no speech."""
-        return self._call(self.hooks.get_no_speech_token_id, (int, type(None)), self.model)
+        return self._call("get_no_speech_token_id", (int, type(None)), self.model)
 
     def sampling(self, params: SpeechToTextParams, temperature: float) -> SamplingParams:
         """How the text of a piece of a clip is drawn."""
-        overrides = self._call(self.hooks.get_sampling_overrides, Mapping, params)
+        overrides = self._call("get_sampling_overrides", Mapping, params)
         given = {"temperature": temperature, "max_tokens": None, "logprobs": 0, **overrides}
         try:
             return SamplingParams.from_mapping(given)
         except (InvalidRequestError, TypeError) as e:
-            if "temperature" not in overrides and "temperature" in str(e):
+            if "temperature" not in overrides and str(getattr(e, "param", None)).endswith("temperature"):
                 raise  # the caller's
             raise self._broken("get_sampling_overrides", str(e)) from e
 
     def visible(self, text: str) -> str:
         """What a reader should see of a piece's text."""
-        return self._call(self.hooks.post_process_output, str, text)
+        return self._call("post_process_output", str, text)
 
     def segments(self, output: SpeechOutput, params: SpeechToTextParams) -> list[SpeechSegment]:
         """The pieces of a text with their times."""
-        found = list(self._call(self.hooks.parse_segments, Sequence, output, params))
+        found = list(self._call("parse_segments", Sequence, output, params))
         for segment in found:
-            times = [t for s in (segment, *getattr(segment, "words", ())) for t in (s.start, s.end)]
-            if not isinstance(segment, SpeechSegment) or not all(math.isfinite(t) for t in times):
+            if not isinstance(segment, SpeechSegment) or not _has_times(segment):
                 raise self._broken("parse_segments", f"{segment!r:.120} is no SpeechSegment with times")
         return found
 
-    def _call(self, hook: Callable[..., T], kind: Any, *arguments: Any) -> T:
+    def audio_tokens(self, seconds: float, config: SpeechToTextConfig) -> int | None:
+        """About how many tokens a clip counts for."""
+        return self._call("get_num_audio_tokens", (int, type(None)), seconds, config, self.model)
+
+    def _call(self, name: str, kind: type[T] | tuple[type[T], ...], *arguments: Any) -> T:
         """Call a hook; whatever it raises that is not ours, or returns that it should not, becomes an error that names it."""
         try:
-            made = hook(*arguments)
+            made = getattr(self.hooks, name)(*arguments)
         except EngineError:
             raise
         except Exception as e:
-            raise self._broken(hook.__name__, f"{type(e).__name__}: {e}") from e
+            raise self._broken(name, f"{type(e).__name__}: {e}") from e
         if not isinstance(made, kind):
-            raise self._broken(hook.__name__, f"it returned a {type(made).__name__}")
+            raise self._broken(name, f"it returned a {type(made).__name__}")
         return made
 
     def _broken(self, name: str, message: str) -> PluginRuntimeError:
         return PluginRuntimeError(message, plugin=self.plugin, hook=name)
+
+
+def _has_times(segment: SpeechSegment) -> bool:
+    times = [segment.start, segment.end, *(time for word in segment.words for time in (word.start, word.end))]
+    return all(math.isfinite(time) for time in times)

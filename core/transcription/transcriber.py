@@ -135,7 +135,7 @@ class Transcriber:
             call, new = places[id(job)], job.take(RequestOutputKind.DELTA)
             if call.piece is not None and new is not None and new.outputs:
                 ended = job.output.outputs[0] if job.output.finished else None
-                yield shown_so_far.add(call.piece, new.outputs[0].text, ended, call.params.temperature)
+                yield shown_so_far.add(call.piece, new.outputs[0].text, ended, call.temperature)
         made += [job.output.outputs[0] for job in jobs]
 
     # ---- the parts --------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Transcriber:
             return
         hooks = self.speech.hooks
         known = {"segment": hooks.supports_segment_timestamp, "word": hooks.supports_word_timestamp}
-        if timestamps not in known:
+        if not isinstance(timestamps, str) or timestamps not in known:
             raise InvalidRequestError(
                 f"timestamps is 'segment', 'word' or None, not {shown(timestamps)}", param="timestamps"
             )

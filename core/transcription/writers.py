@@ -28,7 +28,7 @@ def render(transcription: Transcription, format: str) -> str:
     Raises:
         InvalidRequestError: There is no such format.
     """
-    if format not in FORMATS:
+    if not isinstance(format, str) or format not in FORMATS:
         known = ", ".join(FORMATS)
         raise InvalidRequestError(
             f"unknown format {shown(format)}; known: {known}", code="unsupported_parameter", param="format"
