@@ -115,9 +115,9 @@ def bind(
         fast = compiled and compiled.attention(layer, *pages[path])
         layer.fill(PagedAttention(layer, *pages[path], step, fast or None))
     if states is not None:
-        for path, cross in states.layers.items():
+        for index, (path, cross) in enumerate(states.layers.items()):
             read = compiled and compiled.cross_attention(cross, *states.memory[path])
-            cross.fill(StateAttention(cross, *states.memory[path], step, read or None))
+            cross.fill(StateAttention(cross, *states.memory[path], step, index, read or None))
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

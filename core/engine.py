@@ -9,7 +9,14 @@ from dataclasses import replace
 
 import torch
 
-from .bind import allocate_pages, allocate_states, bind, rotary_embeddings, state_bytes, unbind
+from .bind import (
+    allocate_pages,
+    allocate_states,
+    bind,
+    cross_attention_layers,
+    rotary_embeddings,
+    unbind,
+)
 from .blueprint import Blueprint
 from .cache.media import EncoderCache
 from .cache.pages import PagePool
@@ -22,6 +29,7 @@ from .errors import (
     EngineError,
     InvalidConfigError,
     NumericalError,
+    PluginContractError,
     PluginRuntimeError,
 )
 from .inputs import InputProcessor
@@ -37,9 +45,6 @@ from .runner import Runner, StepResult
 from .sampler import Sampled, sample
 from .scheduler import Scheduler, StepPlan
 from .step import StepBuilder, StepHolder
-
-STATES_SHARE = 0.25
-"""Of what weights and activations leave, the most that encoder states may take."""
 
 
 class Engine:
@@ -69,12 +74,15 @@ class Engine:
         restarts = [r.restart_length for r in rotary_embeddings(self.model) if r.restart_length is not None]
         self._restart_len = min(restarts, default=None)
         holder = StepHolder()
-        states, state_pool = self._make_states()
-        bind(self.model, self.pages, holder, states)
+        self.inputs.cross_attention = [layer.num_heads for layer in cross_attention_layers(self.model).values()]
+        planned = self.plan.states
+        self.states = self._allocate_states(self.plan, planned.count) if planned is not None else None
+        state_pool = StatePool(planned.count, planned.rows) if planned is not None else None
+        bind(self.model, self.pages, holder, self.states)
         builder = StepBuilder(self.config.max_num_seqs, self.plan.max_model_len, self.plan.page_size, self.device)
         encoder_cache = EncoderCache(self.config.encoder_cache_bytes)
         plugin = self.plugin.describe()
-        encoder = MediaEncoder(self.model, encoder_cache, states, hidden_size, plugin, self.dtype, self.device)
+        encoder = MediaEncoder(self.model, encoder_cache, self.states, hidden_size, plugin, self.dtype, self.device)
         self.runner = Runner(self.model, builder, holder, encoder, plugin, self.device)
         whole = self.plan.max_model_len if self.capabilities.chunked_prefill == "no" else 0
         self.scheduler = Scheduler(
@@ -233,6 +241,9 @@ class Engine:
         rows = torch.tensor(own, dtype=torch.long, device=self.device)
         for keys, values in self.pages.values():
             keys[rows], values[rows] = 0, 0
+        pool = self.scheduler.states
+        if self.states is not None and pool is not None and not pool.pool.is_published(request.state):
+            self.states.scrub(request.state)
 
     def _logprobs(self, token: int, found: TokenLogprobs) -> dict[int, Logprob]:
         text = self.inputs.token_text
@@ -246,6 +257,12 @@ class Engine:
         media = media_plans(self.inputs.mm_processor, self.config, found.length)
         plan = make_plan(found, media)
         self._refuse(plan, found)
+        if cross_attention_layers(self.model) and plan.states is None:
+            raise PluginContractError(
+                f"{plan.plugin}: {plan.architecture} has cross-attention, so its processor must name the encoder_modality, "
+                "and its get_mm_max_tokens_per_item how many states an item has at most",
+                plugin=plan.plugin,
+            )
         materialize(self.model, self.dtype, self.device)
         fill_model(self.model, self.plugin, self.config, self.checkpoint, found.left_out)
         if self.device.type != "cpu":
@@ -265,12 +282,13 @@ class Engine:
         sequences = min(plan.max_num_seqs, plan.step_tokens)
         pool = PagePool(-(-plan.step_tokens // plan.page_size) + sequences, plan.page_size)
         pages = allocate_pages(self.model, pool.num_pages, plan.page_size, self.dtype, self.device)
+        states = self._allocate_states(plan, plan.items_per_step) if plan.states is not None else None
         holder = StepHolder()
-        bind(self.model, pages, holder)
+        bind(self.model, pages, holder, states)
         builder = StepBuilder(plan.max_num_seqs, plan.max_model_len, plan.page_size, self.device)
         name, cache = self.plugin.describe(), EncoderCache(0)
         filler = next(i for i in range(self.inputs.vocab_size) if i not in self.inputs.reserved)
-        encoder = MediaEncoder(self.model, cache, None, hidden_size, name, self.dtype, self.device)
+        encoder = MediaEncoder(self.model, cache, states, hidden_size, name, self.dtype, self.device)
         runner = Runner(self.model, builder, holder, encoder, name, self.device)
         try:
             return measure_step(runner, pool, self.inputs.mm_processor, plan, filler=filler)
@@ -279,16 +297,10 @@ class Engine:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _make_states(self) -> tuple[EncoderStates | None, StatePool | None]:
-        """Room for the encoder states of as many requests as may run, or as many as fit; none for a model without."""
-        processor = self.inputs.mm_processor
-        if processor is None or processor.encoder_modality is None:
-            return None, None
-        modality = processor.encoder_modality
-        rows = processor.info.get_mm_max_tokens_per_item(self.plan.max_model_len, {modality: 1})[modality]
-        room = int(self.plan.memory.left * STATES_SHARE) // state_bytes(self.model, rows, self.dtype)
-        count = max(1, min(self.config.max_num_seqs, room))
-        return allocate_states(self.model, count, rows, self.dtype, self.device), StatePool(count, rows)
+    def _allocate_states(self, plan: EnginePlan, count: int) -> EncoderStates:
+        """Memory for so many states; the plan says how large one is."""
+        assert plan.states is not None
+        return allocate_states(self.model, count, plan.states.rows, self.dtype, self.device)
 
     def _prefix_caching(self) -> bool:
         """Whether equal beginnings share pages: as asked, or as the model can."""
@@ -352,3 +364,4 @@ class Engine:
             self.rules.close()
             unbind(self.model)
             self.pages.clear()
+            self.states = None

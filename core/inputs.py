@@ -32,13 +32,15 @@ from .errors import (
 from .media.audio_limits import AudioLimits
 from .media.door import load_media
 from .plugins import ResolvedPlugin
+from .prompt_forms import as_mapping, check_heads, in_one_part
 from .tools import ToolParser
+from .transcription.support import offered_tasks
 
 CHARS_PER_TOKEN = 16
 """A prompt with more characters than this for each position is refused before it is tokenized."""
 MAX_SALT_CHARS = 256
 _TEXTS = ("prompt", "prompt_token_ids", "prompt_embeds")
-_PROMPT_KEYS = {*_TEXTS, "multi_modal_data", "mm_processor_kwargs", "cache_salt"}
+_PROMPT_KEYS = {*_TEXTS, "multi_modal_data", "mm_processor_kwargs", "cache_salt", "cross_attention_heads"}
 
 
 class ProcessedInput(NamedTuple):
@@ -49,12 +51,14 @@ class ProcessedInput(NamedTuple):
         prompt: Final ids and media items.
         cache_salt: Only prompts of one salt share what was computed for them.
         tools: Reads the calls of the tools that the prompt declares.
+        cross_attention_heads: (layer, head) of cross-attention whose weights over the prompt are wanted.
     """
 
     text: str | None
     prompt: ProcessedPrompt
     cache_salt: str = ""
     tools: ToolParser | None = None
+    cross_attention_heads: tuple[tuple[int, int], ...] = ()
 
 
 class InputProcessor:
@@ -78,14 +82,18 @@ class InputProcessor:
         )
         self.vocab_size = int(getattr(text_config, "vocab_size", 0) or len(self.tokenizer))
         capabilities = plugin.capabilities(checkpoint.view)
+        self.tasks = offered_tasks(plugin, capabilities.tasks)
         self.prompt_embeds, self.media_embeds = capabilities.prompt_embeds, capabilities.media_embeds
         scope = f"{plugin.describe()} {plugin.architecture.name} {checkpoint.folder}"
         self.memory = ProcessingCache(config.processing_cache_bytes, scope)
         self.mm_processor = self._make_processor(checkpoint)
         self.reserved = self.mm_processor.info.get_placeholder_token_ids() if self.mm_processor else set()
+        self.encoder_modality = self.mm_processor.encoder_modality if self.mm_processor else None
         self.chat = self._make_chat()
         self._token_texts: dict[int, str] = {}
         self._item_tokens: Mapping[str, int | None] = {}
+        self.cross_attention: Sequence[int] = ()
+        """Heads of each layer of cross-attention."""
 
     def keep_to(self, max_model_len: int, item_tokens: Mapping[str, int | None]) -> None:
         """Hold prompts to what memory was planned for.
@@ -140,28 +148,29 @@ class InputProcessor:
 
         Args:
             prompt: Text; token ids; or a mapping with `prompt` or `prompt_token_ids`, `multi_modal_data`,
-                `mm_processor_kwargs`.
+                `mm_processor_kwargs`; of an encoder-decoder model also `{"encoder_prompt": …, "decoder_prompt": …}`, and
+                `cross_attention_heads` to see how these attend over the clip.
 
         Raises:
             RequestError: It cannot be served; the message says why.
         """
-        if isinstance(prompt, str):
-            prompt = {"prompt": prompt}
-        elif isinstance(prompt, Sequence) or hasattr(prompt, "tolist"):
-            prompt = {"prompt_token_ids": prompt}
-        if not isinstance(prompt, Mapping):
+        given_form = as_mapping(prompt)
+        prompt = in_one_part(given_form)
+        if prompt is not given_form and self.encoder_modality is None:
             raise InvalidRequestError(
-                f"a prompt is text, token ids or a mapping, not a {type(prompt).__name__}", param="prompt"
+                f"{self.plugin.architecture.name} has no encoder of its own: give it a prompt in one part",
+                param="prompt",
             )
-        prompt = {name: value for name, value in prompt.items() if value is not None}
         unknown = set(prompt) - _PROMPT_KEYS
         if unknown or sum(name in prompt for name in _TEXTS) != 1:
             raise InvalidRequestError(
                 "a prompt has 'prompt', 'prompt_token_ids' or 'prompt_embeds', and may have 'multi_modal_data', "
-                f"'mm_processor_kwargs' and 'cache_salt'; got: {', '.join(map(str, prompt)) or 'nothing'}",
+                "'mm_processor_kwargs', 'cache_salt' and 'cross_attention_heads'; "
+                f"got: {', '.join(map(str, prompt)) or 'nothing'}",
                 param="prompt",
             )
         salt = check_salt(prompt.get("cache_salt", ""))
+        heads = check_heads(prompt.get("cross_attention_heads", ()), self.cross_attention)
         if "prompt_embeds" in prompt:
             return ProcessedInput(None, self._embedded(prompt, salt), salt)
         text = prompt.get("prompt")
@@ -172,12 +181,18 @@ class InputProcessor:
             raise InvalidRequestError(
                 "mm_processor_kwargs maps names to values, for a model that takes media", param="mm_processor_kwargs"
             )
-        return ProcessedInput(text, self._finish(given, media, kwargs, salt), salt)
+        return ProcessedInput(text, self._finish(given, media, kwargs, salt), salt, cross_attention_heads=heads)
 
     def process_chat(
         self, messages: Sequence[Mapping[str, Any]], *, cache_salt: str = "", **template_kwargs: Any
     ) -> ProcessedInput:
         """Render a conversation and process it: see `ChatRenderer.render`."""
+        if "generate" not in self.tasks:
+            raise InvalidRequestError(
+                f"{self.plugin.architecture.name} is for {' and '.join(self.tasks)} alone: it does not chat",
+                code="unsupported_task",
+                param="messages",
+            )
         salt = check_salt(cache_salt)
         rendered: ChatPrompt = self.chat.render(messages, **template_kwargs)
         media = self._open_media(rendered.media)
@@ -190,7 +205,7 @@ class InputProcessor:
             raise InvalidRequestError(
                 "prompt_embeds hold the whole prompt: put the media's embeddings there", param=param
             )
-        if not self.prompt_embeds:
+        if not self.prompt_embeds or self.encoder_modality is not None:
             raise InvalidRequestError(f"{self.plugin.architecture.name} takes no prompt_embeds", param=param)
         if not isinstance(embeds, Tensor) or not embeds.is_floating_point() or embeds.ndim != 2 or not len(embeds):
             shape = f"{embeds.dtype} {tuple(embeds.shape)}" if isinstance(embeds, Tensor) else type(embeds).__name__

@@ -125,6 +125,7 @@ class Job:
             stop_reason=end.stop_reason if end is not None else None,
             tool_calls=read.calls if read is not None else (),
             content=read.content if read is not None else None,
+            cross_attention=seen.numpy() if (seen := request.cross_attention) is not None and end is not None else None,
         )
 
     def whole(self) -> RequestOutput:
@@ -216,7 +217,8 @@ class JobMaker:
                 encoder_item=made.prompt.encoder_item,
                 priority=priority,
                 cache_salt=made.cache_salt.encode(),
-                reads_cache=params.prompt_logprobs is None or i > 0,
+                cross_attention_heads=made.cross_attention_heads if i == 0 else (),
+                reads_cache=(params.prompt_logprobs is None and not made.cross_attention_heads) or i > 0,
                 logits=LogitsState(rules, ids) if rules is not None else None,
             )
             for i in range(params.n)

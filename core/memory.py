@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sdk.interfaces import supports_multimodal
+from sdk.interfaces import Encoder, supports_multimodal
 from sdk.layers.embedding import ParallelLMHead
 from sdk.layers.linear import Linear
 
@@ -32,6 +32,7 @@ class MemoryPlan:
         weights: Parameters.
         activations: The largest step, with as much media as a step may encode.
         cache: The page pool.
+        states: What cross-attention keeps of encoded media.
         measured: Whether `activations` was measured by running that step; by arithmetic otherwise.
     """
 
@@ -39,6 +40,7 @@ class MemoryPlan:
     weights: int
     activations: int
     cache: int
+    states: int = 0
     measured: bool = False
 
     @property
@@ -65,7 +67,8 @@ def activation_bytes(
         encoder_tokens: Most tokens of media that a step encodes.
     """
     language_model: nn.Module = model.get_language_model() if supports_multimodal(model) else model  # type: ignore[operator]
-    inner = {id(m) for m in language_model.modules()}
+    towers = {id(m) for tower in language_model.modules() if isinstance(tower, Encoder) for m in tower.modules()}
+    inner = {id(m) for m in language_model.modules()} - towers
     linears = [m for m in model.modules() if isinstance(m, Linear)]
     heads = [m for m in linears if isinstance(m, ParallelLMHead)]
     decoder = _widest(m for m in linears if id(m) in inner and m not in heads)

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from .errors import EngineError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class RequestOutputKind(Enum):
@@ -80,6 +85,8 @@ class CompletionOutput:
         stop_reason: The stop string or token id; None for the model's own end token.
         tool_calls: Calls that the text asks for, once it has ended; only where the request brought tools.
         content: The text without these calls; None where the request brought no tools.
+        cross_attention: `(heads, prompt tokens, states)`, how the prompt attends over the encoder's states in the prompt's
+            `cross_attention_heads`.
     """
 
     index: int
@@ -91,6 +98,7 @@ class CompletionOutput:
     stop_reason: str | int | None = None
     tool_calls: Sequence[ToolCall] = ()
     content: str | None = None
+    cross_attention: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
 @dataclass

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .bind import attention_layers, page_shapes
+from .bind import attention_layers, page_shapes, state_bytes
 from .blueprint import Blueprint
 from .errors import EngineError, InvalidConfigError, MemoryProfileError
 from .memory import CACHE_SHARE, MemoryPlan, activation_bytes, available_bytes, weights_bytes
 
 logger = logging.getLogger(__name__)
+STATES_SHARE = 0.25
+"""Of what weights and activations leave, the most that encoder states may take."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,28 @@ class MediaPlan:
         modality: Which.
         limit: Most items in a prompt; None: any number.
         item_tokens: Most tokens of one item: a larger one is refused. None: the plugin does not tell.
+        encoder: Whether an encoder takes an item: `item_tokens` are the states that the decoder attends over, none of the prompt.
     """
 
     modality: str
     limit: int | None
     item_tokens: int | None
+    encoder: bool = False
+
+
+@dataclass(frozen=True)
+class StatesPlan:
+    """Room for what cross-attention keeps of requests.
+
+    Attributes:
+        count: Requests that may run at a time with an item of their own.
+        rows: Most encoder states of an item.
+        bytes_each: Their keys and values in all layers.
+    """
+
+    count: int
+    rows: int
+    bytes_each: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,7 @@ class EnginePlan:
         media: Each modality that the model takes.
         left_out: Parts of the model that are not loaded.
         memory: Where the memory goes.
+        states: Room for encoder states; None for a model without cross-attention.
     """
 
     architecture: str
@@ -68,6 +88,7 @@ class EnginePlan:
     media: tuple[MediaPlan, ...]
     left_out: tuple[str, ...]
     memory: MemoryPlan
+    states: StatesPlan | None = None
 
     @property
     def capacity_tokens(self) -> int:
@@ -79,6 +100,11 @@ class EnginePlan:
         """Sequences of the longest length that the pool holds at a time."""
         pages_each = -(-self.max_model_len // self.page_size)
         return self.num_pages / pages_each if pages_each else 0.0
+
+    @property
+    def items_per_step(self) -> int:
+        """Items for a decoder to attend over that a step encodes at most; 0 for a model without cross-attention."""
+        return 0 if self.states is None else max(1, min(self.encoder_tokens // self.states.rows, self.max_num_seqs))
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""
@@ -96,6 +122,8 @@ class EnginePlan:
             ("attention", f"{kinds}; {size(self.bytes_per_token)} of K/V a token"),
             ("step", f"{self.step_tokens} tokens, {self.max_num_seqs} sequences; {size(m.activations)} ({made})"),
             *((f"{p.modality}s", self._media(p)) for p in self.media),
+            *([("states", f"{self.states.count} of {self.states.rows} rows, {size(self.states.bytes_each)} each")]
+              if self.states is not None else []),
             ("cache", f"{size(m.cache)} of {size(m.available)} free: {self.num_pages} pages of {self.page_size} tokens, "
                       f"{self.full_sequences:.1f} sequences of {self.max_model_len}"),
         ]  # fmt: skip
@@ -107,7 +135,8 @@ class EnginePlan:
             return f"none allowed{gone}"
         tokens = "an unknown number of" if plan.item_tokens is None else f"up to {plan.item_tokens}"
         most = "any number" if plan.limit is None else str(plan.limit)
-        return f"{tokens} tokens each, {most} a prompt, {self.encoder_tokens} tokens encoded a step"
+        unit = "encoder states" if plan.encoder else "tokens"
+        return f"{tokens} {unit} each, {most} a prompt, {self.encoder_tokens} encoded a step"
 
 
 def make_plan(blueprint: Blueprint, media: Sequence[MediaPlan] = (), measured: MemoryPlan | None = None) -> EnginePlan:
@@ -122,6 +151,8 @@ def make_plan(blueprint: Blueprint, media: Sequence[MediaPlan] = (), measured: M
     per_token = sum(s.bytes_per_token(blueprint.dtype) for s in page_shapes(blueprint.model).values())
     encoder_tokens = config.max_num_batched_tokens if any(p.limit != 0 for p in media) else 0
     memory = measured or _estimated(blueprint, encoder_tokens, media)
+    states = _states(blueprint, media, memory)
+    memory = replace(memory, states=states.count * states.bytes_each if states is not None else 0)
     num_pages, page_bytes = _num_pages(blueprint, per_token, memory)
     max_model_len = min(length, num_pages * config.block_size)
     whole = max_model_len if blueprint.capabilities.chunked_prefill == "no" else 0
@@ -146,7 +177,18 @@ def make_plan(blueprint: Blueprint, media: Sequence[MediaPlan] = (), measured: M
         media=tuple(media),
         left_out=blueprint.left_out.paths,
         memory=replace(memory, cache=num_pages * page_bytes),
+        states=states,
     )
+
+
+def _states(blueprint: Blueprint, media: Sequence[MediaPlan], memory: MemoryPlan) -> StatesPlan | None:
+    """One for each request that may run, or as many as fit; none where nothing attends over them or their size is unknown."""
+    rows = next((p.item_tokens for p in media if p.encoder), None)
+    each = state_bytes(blueprint.model, rows or 0, blueprint.dtype)
+    if not rows or not each:
+        return None
+    fitting = int(memory.left * STATES_SHARE) // each
+    return StatesPlan(max(1, min(blueprint.config.max_num_seqs, fitting)), rows, each)
 
 
 def _estimated(blueprint: Blueprint, encoder_tokens: int, media: Sequence[MediaPlan]) -> MemoryPlan:
@@ -171,7 +213,7 @@ def _num_pages(blueprint: Blueprint, per_token: int, memory: MemoryPlan) -> tupl
     page_bytes = max(1, per_token * config.block_size)
     if config.kv_cache_bytes is not None:
         return config.kv_cache_bytes // page_bytes, page_bytes
-    share = int(memory.left * CACHE_SHARE[blueprint.device.type]) // page_bytes
+    share = int((memory.left - memory.states) * CACHE_SHARE[blueprint.device.type]) // page_bytes
     wanted = -(-blueprint.length // config.block_size) * config.max_num_seqs
     return max(0, min(wanted, share)), page_bytes
 
@@ -180,15 +222,21 @@ def refusal(plan: EnginePlan, blueprint: Blueprint) -> EngineError | None:
     """Why the model cannot be loaded by this plan, with the numbers; None where it can."""
     m, needed = plan.memory, -(-plan.asked_length // plan.page_size)
     sums = (
-        f"weights {size(m.weights)}, activations {size(m.activations)}, K/V {size(m.cache)}; "
+        f"weights {size(m.weights)}, activations {size(m.activations)}, K/V {size(m.cache + m.states)}; "
         f"{size(m.available)} are free on {plan.device}"
     )
-    if m.left < 0:
+    encoded = next((p for p in plan.media if p.encoder), None)
+    if encoded is not None and encoded.limit == 0:
+        return InvalidConfigError(
+            f"{plan.architecture} says nothing without {encoded.modality}; leave it out of limit_mm_per_prompt",
+            param="limit_mm_per_prompt",
+        )
+    if m.left - m.states < 0:
         return MemoryProfileError(
             f"the model does not fit: {sums}. Use a smaller dtype, lower max_num_batched_tokens, or a larger machine",
             param="model",
         )
-    if m.cache > m.left:
+    if m.cache > m.left - m.states:
         return MemoryProfileError(f"the page pool does not fit: {sums}. Lower kv_cache_bytes", param="kv_cache_bytes")
     if plan.num_pages < 1 or (blueprint.config.max_model_len is not None and plan.num_pages < needed):
         return InvalidConfigError(

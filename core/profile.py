@@ -39,7 +39,7 @@ def media_plans(processor: Processor | None, config: EngineConfig, length: int) 
         asked = config.limit_mm_per_prompt.get(modality)
         limit = min((n for n in (asked, own) if n is not None), default=None)
         tokens = _item_tokens(processor, modality, length) if limit != 0 else None
-        plans.append(MediaPlan(modality, limit, tokens))
+        plans.append(MediaPlan(modality, limit, tokens, encoder=modality == processor.encoder_modality))
     return tuple(plans)
 
 
@@ -93,6 +93,8 @@ def measure_step(
         scheduled = []
         left = plan.step_tokens
         for slot, request in enumerate(requests):
+            if plan.states is not None:  # those beyond what a step encodes attend over what the others encode
+                request.state, request.state_len = 1 + slot % plan.items_per_step, plan.states.rows
             count = min(len(request.token_ids), left)
             pages = pool.take(pool.pages_for(count))
             if pages is None:
@@ -100,7 +102,7 @@ def measure_step(
             held += pages
             request.slot, request.pages = slot, pages
             encode = tuple(i for i in range(len(request.items)) if request.items[i].placeholder.offset < count)
-            scheduled.append(Scheduled(request, 0, count, encode))
+            scheduled.append(Scheduled(request, 0, count, encode, encode_state=slot < plan.items_per_step))
             left -= count
         result = runner.run(scheduled, every_row=False)
         for _, error in result.failed:
@@ -117,26 +119,30 @@ def _largest_step(processor: Processor | None, plan: EnginePlan, filler: int) ->
     """Sequences that fill a step: media up to the encoder's budget, then text."""
     requests: list[Request] = []
     left = plan.step_tokens
+    heard: ProcessedItem | None = None
     for media in plan.media if processor is not None else ():
         if media.limit == 0 or not media.item_tokens:
             continue
         assert processor is not None
+        if media.encoder:
+            heard = dummy_prompt(processor, {media.modality: 1}, plan.max_model_len).encoder_item
+            continue
         prompt = dummy_prompt(processor, {media.modality: 1}, plan.max_model_len)
         if len(prompt.prompt_token_ids) > plan.max_model_len:
             continue  # no prompt can hold such an item
         budget = plan.encoder_tokens
         while left > 0 and len(requests) < plan.max_num_seqs and (budget >= media.item_tokens or not requests):
-            requests.append(_request(prompt.prompt_token_ids, prompt.items))
+            requests.append(_request(prompt.prompt_token_ids, prompt.items, heard))
             left -= len(prompt.prompt_token_ids)
             budget -= media.item_tokens
     while left > 0 and len(requests) < plan.max_num_seqs:
         count = min(left, plan.max_model_len)
-        requests.append(_request([filler] * count))
+        requests.append(_request([filler] * count, (), heard))
         left -= count
     return requests
 
 
-def _request(token_ids: list[int], items: tuple[ProcessedItem, ...] = ()) -> Request:
+def _request(token_ids: list[int], items: tuple[ProcessedItem, ...], heard: ProcessedItem | None) -> Request:
     return Request(
         request_id="profile",
         token_ids=list(token_ids),
@@ -146,6 +152,7 @@ def _request(token_ids: list[int], items: tuple[ProcessedItem, ...] = ()) -> Req
         eos_token_ids=frozenset(),
         seed=0,
         items=items,
+        encoder_item=heard,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+import torch
 from torch import Tensor
 
 from sdk.multimodal.processor import ProcessedItem
@@ -51,6 +52,8 @@ class Request:
         encoder_item: What the model's encoder takes, for a model with cross-attention.
         state: Where the projected encoder states are while it runs, -1 otherwise.
         state_len: Rows of them; 0 until they are there.
+        cross_attention_heads: (layer, head) of cross-attention whose weights over its prompt are wanted.
+        cross_attention: `(heads, prompt tokens, states)`, these weights, as far as the prompt has been computed.
         num_published: Pages that were offered to others.
         admissions: How often it was admitted: once, and again after each preemption.
         restarted_len: How long it was when all of it had to be computed anew; 0: never.
@@ -69,6 +72,8 @@ class Request:
     encoder_item: ProcessedItem | None = None
     state: int = -1
     state_len: int = 0
+    cross_attention_heads: tuple[tuple[int, int], ...] = ()
+    cross_attention: Tensor | None = None
     status: Status = Status.WAITING
     num_computed: int = 0
     pages: list[int] = field(default_factory=list)
@@ -110,6 +115,13 @@ class Request:
         """Compute all of it anew, in the pages it has, as one text: nobody else may hold them."""
         self.restarted_len, self.num_computed = len(self.token_ids), 0
         self.encoded.clear()
+
+    def note_attention(self, at: int, start: int, weights: Tensor) -> None:
+        """Keep weights `(tokens, states)` of the wanted head `at`, for the tokens from `start` on."""
+        if self.cross_attention is None:
+            shape = len(self.cross_attention_heads), self.prompt_len, self.state_len
+            self.cross_attention = weights.new_zeros(shape, dtype=torch.float32, device="cpu")
+        self.cross_attention[at, start : start + len(weights)] = weights[: max(0, self.prompt_len - start)]
 
     @property
     def turn(self) -> tuple[int, int]:

@@ -174,7 +174,7 @@ class Scheduler:
     def _wanted_by_waiting(self) -> int:
         """Tokens of the step that long prompts leave to waiting ones: at most half, and none when nobody could start."""
         half, wanted = self.max_num_batched_tokens // 2, 0
-        if not self.waiting or not self._free_slots:
+        if not self.waiting or not self._free_slots or not self._has_state_for(self.waiting[0]):
             return 0
         if self.pool.num_free < self.pool.pages_for(min(half, len(self.waiting[0].token_ids))):
             return 0
@@ -234,7 +234,7 @@ class Scheduler:
         """Preempt the last running sequences for a waiting one of better priority."""
         while self.waiting and self.running and self.waiting[0].priority < self.running[-1].priority:
             needed = self.pool.pages_for(min(len(self.waiting[0].token_ids), self.max_num_batched_tokens))
-            if self._free_slots and self.pool.num_free >= needed:
+            if self._free_slots and self.pool.num_free >= needed and self._has_state_for(self.waiting[0]):
                 break
             self._preempt(self.running[-1])
 
@@ -279,6 +279,10 @@ class Scheduler:
         """Whether the step encodes the very item that a sequence waits to attend over."""
         item = request.encoder_item
         return item is not None and bool(item.key) and item.key in step.encoding
+
+    def _has_state_for(self, request: Request) -> bool:
+        """Whether a waiting sequence could have its encoder states now: written ones, or room for them."""
+        return self.states is None or self.states.has(request) or self.states.pool.num_free > 0
 
     def _may_encode_state(self, request: Request, step: _Step) -> bool:
         """Whether a sequence's encoder states are at hand, or fit what the step may still encode; one always does."""

@@ -87,10 +87,11 @@ class StepStates:
     Attributes:
         states: `(tokens,)` each token's state.
         lengths: `(tokens,)` rows of that state.
+        watched: Whether somebody wants to see how a part of them attends.
     """
 
-    def __init__(self, states: Ints, lengths: Ints) -> None:
-        self.states, self.lengths = states, lengths
+    def __init__(self, states: Ints, lengths: Ints, *, watched: bool) -> None:
+        self.states, self.lengths, self.watched = states, lengths, watched
         self.max_length = int(lengths.max())
         self._pages: dict[int, Ints] = {}
 
@@ -261,4 +262,5 @@ def _states(order: Sequence[Scheduled], counts: Ints) -> StepStates | None:
         return None
     states = np.array([s.request.state for s in order], dtype=np.int64)
     lengths = np.array([s.request.state_len for s in order], dtype=np.int64)
-    return StepStates(np.repeat(states, counts), np.repeat(lengths, counts))
+    watched = any(s.request.cross_attention_heads and s.start < s.request.prompt_len for s in order)
+    return StepStates(np.repeat(states, counts), np.repeat(lengths, counts), watched=watched)

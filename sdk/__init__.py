@@ -20,6 +20,7 @@ __getattr__, __dir__, _names = attach(
         "Model": "interfaces",
         "ModelContext": "context",
         "SpeechToTextConfig": "transcription",
+        "SupportsEncoderDecoder": "interfaces",
         "SupportsMultiModal": "interfaces",
         "SupportsTranscription": "transcription",
         "WeightMap": "weights",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from .hooks import hookimpl as hookimpl
     from .interfaces import Encoder as Encoder
     from .interfaces import Model as Model
+    from .interfaces import SupportsEncoderDecoder as SupportsEncoderDecoder
     from .interfaces import SupportsMultiModal as SupportsMultiModal
     from .spec import API_VERSION as API_VERSION
     from .spec import Architecture as Architecture

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sdk.layers import CrossAttention
 
-from ..step import StepHolder
+from ..step import StepHolder, StepTensors
 
 if TYPE_CHECKING:
     from .cross_attention_compiled import CompiledCrossAttention
@@ -22,6 +22,7 @@ class StateAttention:
         layer: The layer, for its shape.
         keys, values: `(states, rows, kv_heads, head_dim)`.
         step: Where the running step is found.
+        index: Which of the model's layers of cross-attention this is.
         compiled: The compiled kernel, where it can be used.
     """
 
@@ -31,14 +32,18 @@ class StateAttention:
         keys: Tensor,
         values: Tensor,
         step: StepHolder,
+        index: int,
         compiled: CompiledCrossAttention | None = None,
     ) -> None:
         self.layer, self.keys, self.values, self.step, self.compiled = layer, keys, values, step, compiled
+        self.index = index
         self.group = layer.num_heads // layer.num_kv_heads
 
     def __call__(self, q: Tensor, encoder_states: Tensor | None = None) -> Tensor:
         step = self.step.tensors
         assert step.states is not None
+        if step.states.watched:
+            self._show(q, step)
         if self.compiled is not None and self.compiled.reads(q):
             return self.compiled(step.states, q)
         out = q.new_empty(len(q), self.layer.num_heads * self.layer.head_dim)
@@ -48,6 +53,18 @@ class StateAttention:
             out[first:last] = self._one(q[first:last], s.request.state, s.request.state_len)
             first = last
         return out
+
+    def _show(self, q: Tensor, step: StepTensors) -> None:
+        """Give those who want to see it the weights of their prompts' tokens."""
+        first = 0
+        for s in step.order:
+            wanted = s.request.cross_attention_heads if s.start < s.request.prompt_len else ()
+            for at, (layer, head) in enumerate(wanted):
+                if layer == self.index:
+                    keys = self.keys[s.request.state, : s.request.state_len, head // self.group]
+                    scores = (q[first : first + s.count, head] @ keys.T).float() * self.layer.scale
+                    s.request.note_attention(at, s.start, scores.softmax(dim=-1))
+            first += s.count
 
     def _one(self, q: Tensor, state: int, length: int) -> Tensor:
         k, v = (x[state, :length].repeat_interleave(self.group, dim=1) for x in (self.keys, self.values))

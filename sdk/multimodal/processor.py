@@ -99,7 +99,7 @@ class BaseMultiModalProcessor(Generic[Info]):
 
     encoder_modality: ClassVar[str | None] = None
     """The modality that an encoder-decoder model's encoder takes, one item a prompt. Nothing stands for it in the prompt, which
-    is the decoder's and complete: it gets no special tokens."""
+    is the decoder's and complete: it gets no special tokens, but for the config's `decoder_start_token_id` where it is empty."""
 
     def __init__(self, info: Info, dummy_inputs: BaseDummyInputsBuilder[Any]) -> None:
         self.info, self.dummy_inputs = info, dummy_inputs
@@ -252,6 +252,8 @@ class BaseMultiModalProcessor(Generic[Info]):
         if self.encoder_modality:
             tok_kwargs = {"add_special_tokens": False, **tok_kwargs}
         ids = list(self.info.get_tokenizer()(prompt, **tok_kwargs)["input_ids"] if isinstance(prompt, str) else prompt)
+        if self.encoder_modality and not ids:
+            ids = [self.info.get_hf_config().decoder_start_token_id]
         function = self._apply_hf_processor_tokens_only
         counts = [mm_counts] if len(signature(function).parameters) > 1 else []
         done = self._guard("_apply_hf_processor_tokens_only", function, ids, *counts)

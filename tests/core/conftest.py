@@ -110,6 +110,8 @@ def assert_idle(llm: LLM) -> None:
     engine = llm.engine
     assert engine.pool.num_free == engine.pool.num_pages
     assert not engine.scheduler.has_work
+    states = engine.scheduler.states
+    assert states is None or states.pool.num_free == states.pool.num_pages
     assert len(engine.scheduler._free_slots) == engine.config.max_num_seqs
     assert not engine._requests
     assert not llm._jobs
