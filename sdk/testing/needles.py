@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .decoder_prompts import for_engine
 from .law import Broken, NotApplicable
 from .runtime import Completion, Prompt
-from .samples import media_samples, random_ids
+from .samples import all_media_samples, random_ids
 
 if TYPE_CHECKING:
     from .subject import Subject
@@ -37,9 +38,10 @@ class Needle:
     make: Callable[[], Prompt]
 
 
-def of_ids(name: str, ids: list[int]) -> Needle:
+def of_ids(subject: Subject, name: str, ids: list[int]) -> Needle:
     """A prompt of token ids."""
-    return Needle(f"{name}: {ids}" if len(ids) <= 8 else f"{name}: {str(ids[:4])[:-1]}, …]", lambda: list(ids))
+    named = f"{name}: {ids}" if len(ids) <= 8 else f"{name}: {str(ids[:4])[:-1]}, …]"
+    return Needle(named, lambda: for_engine(subject, list(ids)))
 
 
 def needles(subject: Subject) -> list[Needle]:
@@ -51,8 +53,8 @@ def needles(subject: Subject) -> list[Needle]:
     subject.require("model")
     if subject.seq_len < LONG + TOKENS:
         raise Broken(f"the tiny checkpoint holds {subject.seq_len} positions; give it at least {LONG + TOKENS}")
-    texts = {"one token": 1, "37 tokens": 37, f"{LONG} tokens": LONG} if subject.encoder_modality is None else {}
-    found = [of_ids(name, random_ids(subject, n, seed=n)) for name, n in texts.items()]
+    texts = {"one token": 1, "37 tokens": 37, f"{LONG} tokens": LONG}
+    found = [of_ids(subject, name, random_ids(subject, n, seed=n)) for name, n in texts.items()]
     return [*found, *media_needles(subject)]
 
 
@@ -60,8 +62,7 @@ def media_needles(subject: Subject) -> list[Needle]:
     """Prompts with media that fit the tiny checkpoint; none for a model that takes text alone."""
     if not subject.plugin.has("processor"):
         return []
-    counts = range(1, 4) if subject.encoder_modality is None else (1,)
-    samples = [s for m, limit in subject.limits.items() for s in media_samples(m, limit) if len(s.items) in counts]
+    samples = [s for s in all_media_samples(subject) if len(s.items) in range(1, 4)]
     fitting = [s for s in samples if len(subject.processed(s).prompt_token_ids) + TOKENS <= subject.seq_len]
     if not fitting:
         raise Broken(
@@ -74,10 +75,10 @@ def media_needles(subject: Subject) -> list[Needle]:
 def others(subject: Subject) -> list[Needle]:
     """`OTHERS` more prompts: texts of many lengths, and among them, of a model that takes media, some with an item."""
     most = min(5 * OTHERS, subject.seq_len - TOKENS)
-    texts = [of_ids(f"text {i}", random_ids(subject, min(1 + 5 * i, most), seed=1000 + i)) for i in range(OTHERS)]
+    texts = [
+        of_ids(subject, f"text {i}", random_ids(subject, min(1 + 5 * i, most), seed=1000 + i)) for i in range(OTHERS)
+    ]
     media = media_needles(subject)[:3]
-    if subject.encoder_modality is not None:
-        return [media[i % len(media)] for i in range(OTHERS)]
     return [media[i // 4 % len(media)] if media and i % 4 == 0 else text for i, text in enumerate(texts)]
 
 

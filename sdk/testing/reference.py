@@ -120,6 +120,20 @@ def load_reference(folder: Path, records: Sequence[Architecture], *, dtype: torc
     return model
 
 
+def hf_class(config: Any) -> Any:
+    """The class in transformers that a config names, be it exported or only beside its config; None: there is none."""
+    import transformers
+
+    name = config.architectures[0]
+    if hasattr(transformers, name):
+        return getattr(transformers, name)
+    beside = type(config).__module__.replace(".configuration_", ".modeling_")
+    try:
+        return getattr(importlib.import_module(beside), name, None)
+    except ImportError:
+        return None
+
+
 def load_hf(folder: Path) -> Any:
     """The same checkpoint in transformers: float32, eager attention.
 
@@ -128,7 +142,7 @@ def load_hf(folder: Path) -> Any:
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder)
-    cls = getattr(transformers, config.architectures[0], None)
+    cls = hf_class(config)
     if cls is None:
         mappings = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText, transformers.AutoModel)
         cls = next((m for m in mappings if type(config) in m._model_mapping), transformers.AutoModel)
@@ -183,6 +197,13 @@ def media_embeddings(model: Any, items: Sequence[ProcessedItem]) -> list[Tensor]
 
 
 @torch.inference_mode()
+def encoder_states(model: Any, items: Sequence[ProcessedItem]) -> Sequence[Tensor]:
+    """What an encoder-decoder model's encoder makes of items: `(n_i, hidden)` each, all encoded together."""
+    states: Sequence[Tensor] = model.encode(**join_items([item.kwargs for item in items]))
+    return states
+
+
+@torch.inference_mode()
 def reference_logits(model: Model, prompt: Sequence[int] | ProcessedPrompt, continuation: Sequence[int] = ()) -> Tensor:
     """Logits at every position of one sequence: `(tokens, vocab)`.
 
@@ -192,12 +213,14 @@ def reference_logits(model: Model, prompt: Sequence[int] | ProcessedPrompt, cont
         continuation: Tokens that were generated after it.
     """
     items = prompt.items if isinstance(prompt, ProcessedPrompt) else ()
+    heard = prompt.encoder_item if isinstance(prompt, ProcessedPrompt) else None
+    kwargs = {} if heard is None else {"encoder_states": encoder_states(model, [heard])[0]}
     given = prompt.prompt_token_ids if isinstance(prompt, ProcessedPrompt) else list(prompt)
     ids = torch.tensor([*given, *continuation])
     positions = torch.arange(len(ids))
     with _lengths(model, positions, len(given)):
         if not items:
-            return model.compute_logits(model(ids, positions))
+            return model.compute_logits(model(ids, positions, **kwargs))
         mask = torch.zeros(len(ids), dtype=torch.bool)
         for item in items:
             start, length = item.placeholder.offset, item.placeholder.length
@@ -206,7 +229,7 @@ def reference_logits(model: Model, prompt: Sequence[int] | ProcessedPrompt, cont
         takes_mask = "is_multimodal" in named or any(p.kind is p.VAR_KEYWORD for p in named.values())
         mask_given = {"is_multimodal": mask} if takes_mask else {}
         embeds = model.get_input_embeddings(ids, media_embeddings(model, items), **mask_given)
-        return model.compute_logits(model(ids, positions, inputs_embeds=embeds))
+        return model.compute_logits(model(ids, positions, inputs_embeds=embeds, **kwargs))
 
 
 @contextmanager

@@ -91,6 +91,17 @@ def media_samples(modality: str, limit: int | None) -> list[Sample]:
     return [sample for sample in made if limit is None or len(sample.items) <= limit]
 
 
+def all_media_samples(subject: Subject) -> list[Sample]:
+    """Prompts with every modality that a model takes; an encoder-decoder model's have exactly one item.
+
+    Raises:
+        NotApplicable: It takes none.
+    """
+    subject.require("media")
+    made = [sample for modality, limit in subject.limits.items() for sample in media_samples(modality, limit)]
+    return made if subject.encoder_modality is None else [sample for sample in made if len(sample.items) == 1]
+
+
 def items_of(subject: Subject, modality: str, which: Sequence[int]) -> list[Any]:
     """Sample items, made anew: whoever changes one changes nobody else's."""
     made = _all_items(subject, modality)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .decoder_prompts import decoder_inputs, tokenize
 from .law import NotApplicable
 from .probe import Probe, probe
 from .runtime import Completion, Metadata, OpenModel, Plugin, Prompt, Runtime, Settings
@@ -117,7 +118,8 @@ class Subject:
     @property
     def seq_len(self) -> int:
         """How many positions it holds."""
-        return int(getattr(self.text_config, "max_position_embeddings", None) or 2048)
+        names = ("max_position_embeddings", "max_target_positions")
+        return int(next((n for n in (getattr(self.text_config, name, None) for name in names) if n), 2048))
 
     @cached_property
     def capabilities(self) -> Capabilities:
@@ -161,9 +163,9 @@ class Subject:
         """The same checkpoint in transformers."""
         import transformers
 
-        from .reference import load_hf
+        from .reference import hf_class, load_hf
 
-        if not hasattr(transformers, self.architecture):
+        if hf_class(self.config) is None:
             raise NotApplicable(
                 f"transformers {transformers.__version__} has no {self.architecture}: there is nothing to compare with"
             )
@@ -284,6 +286,9 @@ class Subject:
         from ..multimodal.processor import HF_DATA_NAMES
 
         data = {HF_DATA_NAMES.get(m, m): items for m, items in self.data_of(sample).items()}
+        if self.encoder_modality is not None:  # HF takes a text beside it for what the decoder is trained to say
+            ids = tokenize(self, self.text_of(sample))
+            return {**processor(**data, return_tensors="pt"), **decoder_inputs(ids)}
         return processor(text=self.text_of(sample), **data, return_tensors="pt")
 
     def processed(self, sample: Sample) -> ProcessedPrompt:

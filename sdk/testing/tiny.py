@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,11 +78,12 @@ def tiny_tokenizer(
 
 
 @torch.no_grad()
-def randomize(model: nn.Module, seed: int, *, gain: float = 1.5) -> None:
+def randomize(model: nn.Module, seed: int, *, gain: float = 1.5, gains: Mapping[str, float] | None = None) -> None:
     """Give every parameter a seeded random value, whatever the library's own initialisation does.
 
     Matrices and filters are normal with standard deviation `gain / sqrt(fan in)`, vectors with 0.1; the weights of
-    norms are 1 with a deviation of 0.1. So no bias is zero, no norm is the identity, and greedy tokens vary.
+    norms are 1 with a deviation of 0.1. So no bias is zero, no norm is the identity, and greedy tokens vary; where they
+    do not, `gains` gives parameters with a part of a name a gain of their own.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -90,7 +91,8 @@ def randomize(model: nn.Module, seed: int, *, gain: float = 1.5) -> None:
         if parameter.ndim > 1:
             # Experts are stacked matrices, so that only the last dimension is what goes in.
             fan_in = parameter.shape[-1] if ".experts." in name else parameter[0].numel()
-            parameter.copy_(noise * gain / math.sqrt(fan_in))
+            own = next((g for part, g in (gains or {}).items() if part in name), gain)
+            parameter.copy_(noise * own / math.sqrt(fan_in))
         elif "norm" in name and name.endswith("weight"):
             parameter.copy_(1 + 0.1 * noise)
         else:
@@ -106,6 +108,7 @@ def save_tiny(
     processor: Any = None,
     generation_config: dict[str, Any] | None = None,
     architecture: str | None = None,
+    gains: Mapping[str, float] | None = None,
 ) -> None:
     """Randomise an HF model and write it as a checkpoint folder, in float32, the way HF itself writes one.
 
@@ -117,8 +120,9 @@ def save_tiny(
         processor: Saved beside it, for a model that takes media; brings its own tokenizer.
         generation_config: Entries that replace those HF derives from the config.
         architecture: What config.json shall name, where it is not the HF class.
+        gains: See `randomize`.
     """
-    randomize(model, seed)
+    randomize(model, seed, gains=gains)
     model.eval().save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..decoder_prompts import for_reference
 from ..law import Broken, NotApplicable, law
 from ..subject import SEED, Subject
 
 
 @law("L1.parts", "Every part that the record names is there and is what it must be.")
 def parts(subject: Subject) -> str:
-    from ...interfaces import Encoder, Model, supports_multimodal
+    from ...interfaces import Encoder, Model, supports_encoder_decoder, supports_multimodal
     from ...multimodal import BaseDummyInputsBuilder, BaseMultiModalProcessor, BaseProcessingInfo
 
     plugin, record = subject.plugin, subject.record
@@ -36,13 +37,18 @@ def parts(subject: Subject) -> str:
     media = {part for part in ("processor", "info", "dummy_inputs") if plugin.has(part)}
     if media and len(media) < 3:
         raise Broken(f"the record names {', '.join(sorted(media))} alone; a model with media needs all three of them")
-    if bool(media) != supports_multimodal(plugin.load("model")) and record.kind == "model":
+    model = plugin.load("model")
+    if bool(media) != (supports_multimodal(model) or supports_encoder_decoder(model)) and record.kind == "model":
         has = (
             "names a processor, but its model does not implement"
             if media
             else "names no processor, but its model implements"
         )
-        raise Broken(f"the record {has} SupportsMultiModal")
+        raise Broken(f"the record {has} SupportsMultiModal or SupportsEncoderDecoder")
+    if media and supports_encoder_decoder(model) != (plugin.load("processor").encoder_modality is not None):
+        raise Broken(
+            "a model implements SupportsEncoderDecoder when, and only when, its processor has an encoder_modality"
+        )
     return ", ".join(named)
 
 
@@ -188,7 +194,7 @@ def bfloat16(subject: Subject) -> str:
         )
     if subject.record.kind == "component":
         return f"{sum(1 for _ in model.parameters())} parameters"
-    logits = reference_logits(model, [1, 2, 3])
+    logits = reference_logits(model, for_reference(subject, [1, 2, 3]))
     if not logits.isfinite().all():
         raise Broken("logits in bfloat16 hold NaN or infinity", smallest="token ids [1, 2, 3]")
     return "3 tokens"

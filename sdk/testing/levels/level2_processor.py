@@ -7,8 +7,9 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..decoder_prompts import for_engine, tokenize
 from ..law import Broken, NotApplicable, law
-from ..samples import Sample, media_samples, smallest, texts
+from ..samples import Sample, all_media_samples, smallest, texts
 from ..subject import Subject
 
 if TYPE_CHECKING:
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
 
 RANDOM_TEXTS = 24
 """How many random texts are tried besides the fixed ones."""
-
-
-def _samples(subject: Subject) -> list[Sample]:
-    subject.require("media")
-    return [sample for modality, limit in subject.limits.items() for sample in media_samples(modality, limit)]
 
 
 def _hold(subject: Subject, samples: Sequence[Sample], wrong: Callable[[Sample], str], cause: str = "") -> str:
@@ -63,8 +59,8 @@ def text_ids(subject: Subject) -> str:
     def wrong(sample: Sample) -> str:
         if not sample.parts[0]:
             return ""  # an engine may refuse to continue nothing
-        expected = list(subject.tokenizer(sample.parts[0])["input_ids"])
-        made = subject.opened.process(sample.parts[0]).prompt_token_ids
+        expected = tokenize(subject, sample.parts[0])
+        made = subject.opened.process(for_engine(subject, sample.parts[0])).prompt_token_ids
         return "" if made == expected else f"ids {made} where HF's tokenizer gives {expected}"
 
     cause = "_apply_hf_processor_tokens_only" if subject.plugin.has("processor") else "which tokenizer is loaded"
@@ -74,7 +70,7 @@ def text_ids(subject: Subject) -> str:
 @law("L2.not-mutated", "Processing changes neither the prompt nor the media nor the arguments it is given.")
 def not_mutated(subject: Subject) -> str:
     def wrong(sample: Sample) -> str:
-        for text in (subject.text_of(sample), list(subject.tokenizer(subject.text_of(sample))["input_ids"])):
+        for text in (subject.text_of(sample), tokenize(subject, subject.text_of(sample))):
             data, kwargs = subject.data_of(sample), dict[str, Any]()
             given: dict[str, Any] = {"the prompt": text, "the media": data, "mm_processor_kwargs": kwargs}
             before = {name: copy.deepcopy(value) for name, value in given.items()}
@@ -85,18 +81,19 @@ def not_mutated(subject: Subject) -> str:
         return ""
 
     cause = "an operation in place on what the caller owns (thumbnail, paste, +=, pop): work on a copy"
-    return _hold(subject, [s for s in _samples(subject) if s.items], wrong, cause)
+    return _hold(subject, [s for s in all_media_samples(subject) if s.items], wrong, cause)
 
 
 @law("L2.ids-equal-hf", "Text with media has the ids that HF's processor gives it.", needs=("L1.tiny",))
 def ids_equal_hf(subject: Subject) -> str:
-    samples = _samples(subject)
+    samples = all_media_samples(subject)
     for modality, limit in subject.limits.items():
         found = texts(RANDOM_TEXTS // 2, subject.special_strings)
         samples += [Sample((a, b), (0,), modality) for a, b in itertools.pairwise(found) if limit is None or limit > 0]
 
     def wrong(sample: Sample) -> str:
-        expected = _ids(subject.hf_inputs(sample)["input_ids"])
+        made = subject.hf_inputs(sample)
+        expected = _ids(made["input_ids" if subject.encoder_modality is None else "decoder_input_ids"])
         return _compare_ids(subject.processed(sample), expected)
 
     return _hold(subject, samples, wrong) + _oracle(subject)
@@ -129,11 +126,14 @@ def _compare_ids(made: ProcessedPrompt, expected: list[int]) -> str:
 @law("L2.tokens-equal-text", "A prompt given as token ids gives what its text gives.", needs=("L2.ids-equal-hf",))
 def tokens_equal_text(subject: Subject) -> str:
     def wrong(sample: Sample) -> str:
-        ids = subject.tokenizer(subject.text_of(sample))["input_ids"]
+        ids = tokenize(subject, subject.text_of(sample))
         return _difference(subject.processor.apply(ids, subject.data_of(sample)), subject.processed(sample))
 
     return _hold(
-        subject, _samples(subject), wrong, "something that _apply_hf_processor_tokens_only does twice, or only to text"
+        subject,
+        all_media_samples(subject),
+        wrong,
+        "something that _apply_hf_processor_tokens_only does twice, or only to text",
     )
 
 
@@ -145,7 +145,10 @@ def repeatable(subject: Subject) -> str:
         return _difference(subject.processed(sample), first) or _difference(fresh, first)
 
     return _hold(
-        subject, _samples(subject), wrong, "randomness, or state that the processor keeps from prompt to prompt"
+        subject,
+        all_media_samples(subject),
+        wrong,
+        "randomness, or state that the processor keeps from prompt to prompt",
     )
 
 
@@ -164,7 +167,7 @@ def items_independent(subject: Subject) -> str:
         return ""
 
     cause = "padding or resizing to the largest item of the prompt, or fields that give an item another's rows"
-    return _hold(subject, [s for s in _samples(subject) if len(s.items) > 1], wrong, cause)
+    return _hold(subject, [s for s in all_media_samples(subject) if len(s.items) > 1], wrong, cause)
 
 
 @law("L2.tensors-equal-hf", "The tensors of each item are those that HF's processor makes.", needs=("L2.ids-equal-hf",))
@@ -176,7 +179,7 @@ def tensors_equal_hf(subject: Subject) -> str:
 
         made, hf = subject.hf_inputs(sample), subject.processed(sample)
         expected = split_into_items(made, subject.processor._get_mm_fields_config(made, {}))
-        for item in hf.items:
+        for item in _items(hf):
             theirs = expected[item.modality][item.placeholder.index]
             for name in item.kwargs.keys() & theirs.keys() & set(made):
                 compared.add(name)
@@ -184,7 +187,7 @@ def tensors_equal_hf(subject: Subject) -> str:
                     return f"{name} of item {item.placeholder.index} is not what HF's processor makes"
         return ""
 
-    samples = [s for s in _samples(subject) if s.items]
+    samples = [s for s in all_media_samples(subject) if s.items]
     done = _hold(
         subject, samples, wrong, "_call_hf_processor changes it, or the processor is built with other settings"
     )
@@ -198,6 +201,10 @@ def placeholder_rows(subject: Subject) -> str:
     import torch
 
     from ...multimodal.fields import join_items
+
+    subject.require("media")
+    if subject.encoder_modality is not None:
+        raise NotApplicable(f"its encoder takes {subject.encoder_modality}: nothing stands for it in the prompt")
 
     @torch.inference_mode()
     def wrong(sample: Sample) -> str:
@@ -218,17 +225,23 @@ def placeholder_rows(subject: Subject) -> str:
         return ""
 
     cause = "how many tokens _get_prompt_updates writes, which of them take embeddings, or rows the model drops (a class token)"
-    return _hold(subject, [s for s in _samples(subject) if s.items], wrong, cause)
+    return _hold(subject, [s for s in all_media_samples(subject) if s.items], wrong, cause)
 
 
 def _difference(one: ProcessedPrompt, other: ProcessedPrompt) -> str:
     if one.prompt_token_ids != other.prompt_token_ids:
         return f"the ids differ: {_short(one.prompt_token_ids)} and {_short(other.prompt_token_ids)}"
-    for a, b in zip(one.items, other.items):
+    for a, b in zip(_items(one), _items(other)):
         name = _other_tensor(a, b)
         if name or a.placeholder.offset != b.placeholder.offset:
             return f"{name or 'the place'} of item {a.placeholder.index} differs"
-    return "" if len(one.items) == len(other.items) else f"{len(one.items)} items and {len(other.items)} items"
+    counts = len(_items(one)), len(_items(other))
+    return "" if counts[0] == counts[1] else f"{counts[0]} items and {counts[1]} items"
+
+
+def _items(prompt: ProcessedPrompt) -> tuple[ProcessedItem, ...]:
+    """A prompt's items, that of the encoder among them."""
+    return prompt.items if prompt.encoder_item is None else (*prompt.items, prompt.encoder_item)
 
 
 def _other_tensor(one: ProcessedItem, other: ProcessedItem) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..decoder_prompts import for_engine, for_hf, for_reference
 from ..diagnosis import engine_cause, reference_cause
 from ..law import Broken, NotApplicable, law
-from ..samples import Sample, media_samples, random_ids, smallest
+from ..samples import Sample, all_media_samples, random_ids, smallest
 from ..subject import Subject
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def hf_logits(subject: Subject, ids: Sequence[int]) -> Tensor:
     import torch
 
     with torch.inference_mode():
-        found: Tensor = subject.hf(input_ids=torch.tensor([list(ids)])).logits[0]
+        found: Tensor = subject.hf(**for_hf(subject, ids)).logits[0]
     return found
 
 
@@ -62,7 +63,9 @@ def logits_reference(subject: Subject) -> str:
 
     prompts = _token_prompts(subject)
     for ids in prompts.values():
-        wrong, what = distances(reference_logits(subject.reference, ids), hf_logits(subject, ids))
+        wrong, what = distances(
+            reference_logits(subject.reference, for_reference(subject, ids)), hf_logits(subject, ids)
+        )
         if wrong:
             least = ids[: wrong[0] + 1]
             raise Broken(
@@ -76,12 +79,12 @@ def logits_reference(subject: Subject) -> str:
 @law("L4.logits-engine", "The engine, paged and batched, gives transformers' logits.", needs=("L4.logits-reference",))
 def logits_engine(subject: Subject) -> str:
     prompts = _token_prompts(subject)
-    made = subject.opened.logits(list(prompts.values()))
+    made = subject.opened.logits([for_engine(subject, ids) for ids in prompts.values()])
     for (name, ids), ours in zip(prompts.items(), made):
         expected = hf_logits(subject, ids)
         wrong, what = distances(ours, expected)
         if wrong:
-            alone = bool(distances(subject.opened.logits([ids])[0], expected)[0])
+            alone = bool(distances(subject.opened.logits([for_engine(subject, ids)])[0], expected)[0])
             raise Broken(
                 f"{what}, though the model by itself is right",
                 smallest=f"{name} alone, token ids {ids[: wrong[0] + 1][:12]}…"
@@ -94,11 +97,9 @@ def logits_engine(subject: Subject) -> str:
 
 @law("L4.greedy", "The engine's greedy tokens are those of transformers.", needs=("L4.logits-engine",))
 def greedy(subject: Subject) -> str:
-    import torch
-
     prompts = _token_prompts(subject)
-    inputs = [{"input_ids": torch.tensor([ids])} for ids in prompts.values()]
-    return _same_tokens(subject, list(prompts.values()), inputs, list(prompts))
+    inputs = [for_hf(subject, ids) for ids in prompts.values()]
+    return _same_tokens(subject, [for_engine(subject, ids) for ids in prompts.values()], inputs, list(prompts))
 
 
 def _same_tokens(subject: Subject, prompts: Sequence[Any], inputs: Sequence[Any], names: Sequence[str]) -> str:
@@ -125,18 +126,29 @@ def _hf_tokens(subject: Subject, inputs: Any) -> list[int]:
     import torch
     from transformers import GenerationConfig
 
+    if subject.encoder_modality is not None:
+        return _hf_decoded(subject, inputs)
     subject.hf.generation_config = GenerationConfig(eos_token_id=None, pad_token_id=0)
     with torch.inference_mode():
         out = subject.hf.generate(**inputs, max_new_tokens=GREEDY_TOKENS, do_sample=False)
     return [int(token) for token in out[0, inputs["input_ids"].shape[1] :]]
 
 
+def _hf_decoded(subject: Subject, inputs: Any) -> list[int]:
+    """Greedy tokens of an encoder-decoder model: its own `generate` may start, and forbid tokens, as it likes."""
+    import torch
+
+    given = dict(inputs)
+    ids, start = given.pop("decoder_input_ids"), inputs["decoder_input_ids"].shape[1]
+    with torch.inference_mode():
+        encoded = subject.hf.get_encoder()(**given)
+        for _ in range(GREEDY_TOKENS):
+            logits = subject.hf(encoder_outputs=encoded, decoder_input_ids=ids).logits[:, -1:]
+            ids = torch.cat((ids, logits.argmax(-1)), dim=1)
+    return [int(token) for token in ids[0, start:]]
+
+
 # ---- media -----------------------------------------------------------------------------------------------------------
-
-
-def _media(subject: Subject) -> list[Sample]:
-    subject.require("media")
-    return [s for modality, limit in subject.limits.items() for s in media_samples(modality, limit)]
 
 
 def _media_law(subject: Subject, compute: Callable[[Sample], Tensor], cause: Callable[[Sample, list[int]], str]) -> str:
@@ -153,7 +165,7 @@ def _media_law(subject: Subject, compute: Callable[[Sample], Tensor], cause: Cal
         except Exception:  # a smaller prompt may be one that nobody serves, such as an empty one
             return False
 
-    samples = sorted(_media(subject), key=lambda sample: len(sample.items))
+    samples = sorted(all_media_samples(subject), key=lambda sample: len(sample.items))
     for sample in samples:
         if wrong(sample)[0]:
             least = smallest(sample, breaks, tries=20)
@@ -196,7 +208,7 @@ def _media_cause(prompt: ProcessedPrompt, wrong: list[int]) -> str:
     needs=("L4.media-reference", "L4.logits-engine"),
 )
 def media_engine(subject: Subject) -> str:
-    samples = _media(subject)
+    samples = all_media_samples(subject)
     made = dict(zip(samples, subject.opened.logits([subject.prompt_of(sample) for sample in samples])))
 
     def compute(sample: Sample) -> Tensor:
@@ -207,7 +219,7 @@ def media_engine(subject: Subject) -> str:
 
 @law("L4.media-greedy", "With media, the engine's greedy tokens are those of transformers.", needs=("L4.media-engine",))
 def media_greedy(subject: Subject) -> str:
-    samples = _media(subject)
+    samples = all_media_samples(subject)
     room = subject.seq_len - GREEDY_TOKENS
     fitting = [s for s in samples if len(subject.processed(s).prompt_token_ids) < room]
     prompts = [subject.prompt_of(sample) for sample in fitting]
@@ -223,16 +235,14 @@ def hidden_states(subject: Subject) -> str:
     import torch
 
     subject.require("component")
-    if subject.record.role != "vision-encoder":
-        raise NotApplicable(f"the kit knows no inputs for a component with the role {subject.record.role} yet")
-    config = subject.config
-    side = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
-    x = torch.randn(3, config.num_channels, *side, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(3, *_shape_of_item(subject), generator=torch.Generator().manual_seed(0))
     asked = [0, 1, -2, -1]
     with torch.inference_mode():
         theirs = subject.hf(x, output_hidden_states=True)
         pairs = {f"layer {i}": (a, theirs.hidden_states[i]) for i, a in zip(asked, subject.reference(x, layers=asked))}
         pairs["the last layer"] = (subject.reference(x), theirs.last_hidden_state)
+        if torch.equal(theirs.hidden_states[-1], theirs.last_hidden_state) and _has_last_norm(subject, x):
+            del pairs["layer -1"]  # transformers shows no state between the last layer and the norm
         # Some towers lay the items end to end in one row of a batch.
         second = theirs.last_hidden_state.flatten(0, -2).chunk(3)[1]
         pairs["one item of three"] = (subject.reference(x[1:2]), second)
@@ -246,6 +256,24 @@ def hidden_states(subject: Subject) -> str:
                 what.replace("logits", f"the states of {name}"), smallest=f"a batch {tuple(x.shape)}", cause=before
             )
     return f"{len(pairs)} states of 3 items"
+
+
+def _has_last_norm(subject: Subject, x: Tensor) -> bool:
+    """Whether the component does something to the last layer's states."""
+    import torch
+
+    return not torch.equal(subject.reference(x), subject.reference(x, layers=[-1])[0])
+
+
+def _shape_of_item(subject: Subject) -> tuple[int, ...]:
+    """What a component takes of one item."""
+    config, role = subject.config, subject.record.role
+    if role == "vision-encoder":
+        side = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
+        return (config.num_channels, *side)
+    if role == "audio-encoder" and hasattr(config, "num_mel_bins"):
+        return (config.num_mel_bins, 2 * config.max_source_positions)
+    raise NotApplicable(f"the kit knows no inputs for a component with the role {role} yet")
 
 
 LAWS = (

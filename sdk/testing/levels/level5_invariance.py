@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..decoder_prompts import for_engine
 from ..diagnosis import engine_cause
 from ..law import Broken, NotApplicable, law
 from ..needles import TOKENS, Needle, media_needles, needles, others, pair_of_items, unlike
@@ -205,14 +206,12 @@ def _can_begin_later(prompt: ProcessedPrompt, chunked_prefill: str) -> bool:
 
 def _continued(subject: Subject) -> list[Needle]:
     """Prompts that begin like earlier ones: with another end, and with the answer and a further question."""
-    if subject.encoder_modality is not None:
-        return []
     long = needles(subject)[2]
     ids, answer = subject.opened.process(long.make()).prompt_token_ids, _alone(subject, long).token_ids
     more = random_ids(subject, 9, seed=9)
     found = [
-        Needle("a text with another end", lambda: [*ids[:-5], *more]),
-        Needle("a second turn", lambda: [*ids, *answer, *more]),
+        Needle("a text with another end", lambda: for_engine(subject, [*ids[:-5], *more])),
+        Needle("a second turn", lambda: for_engine(subject, [*ids, *answer, *more])),
     ]
     return [needle for needle in found if len(ids) + len(answer) + len(more) + TOKENS <= subject.seq_len]
 
@@ -264,10 +263,10 @@ def _apart(subject: Subject, modality: str, pair: tuple[object, object]) -> str:
         for turn in (one, other, one):
             before = "first" if turn is one else f"after another {modality} behind the same ids"
             found = _same(subject, opened, turn, f"asked {before}", cause)
-            if turn is other and found.cached_tokens > ids[1].items[0].placeholder.offset:
+            begins = ids[1].items[0].placeholder.offset if ids[1].items else 0
+            if turn is other and found.cached_tokens > begins:
                 raise Broken(
-                    f"{found.cached_tokens} tokens come from the pages of another {modality}, which begins at token "
-                    f"{ids[1].items[0].placeholder.offset}",
+                    f"{found.cached_tokens} tokens come from the pages of another {modality}, which begins at token {begins}",
                     smallest=f"{one.name}, then {other.name}",
                     cause="the engine's key of a page",
                 )
