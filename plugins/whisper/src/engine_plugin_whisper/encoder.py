@@ -83,12 +83,18 @@ class WhisperEncoder(Encoder):
         frames = 2 * self.embed_positions.num_embeddings
         if input_features.shape[-1] != frames:
             raise ValueError(f"this encoder takes clips of {frames} frames, not {input_features.shape[-1]}")
+        wanted = [len(self.layers)] if layers is None else [self._index(layer) for layer in layers]
         x = F.gelu(self.conv1(input_features.to(self.conv1.weight.dtype)))
-        x = F.gelu(self.conv2(x)).transpose(1, 2) + self.embed_positions.weight
-        states = [x]
-        for layer in self.layers:
+        states = [F.gelu(self.conv2(x)).transpose(1, 2) + self.embed_positions.weight]
+        for layer in self.layers[: max(wanted, default=0)]:
             states.append(layer(states[-1]))
-        return self.layer_norm(states[-1]) if layers is None else [states[i] for i in layers]
+        return self.layer_norm(states[-1]) if layers is None else [states[i] for i in wanted]
+
+    def _index(self, layer: int) -> int:
+        count = len(self.layers)
+        if not -count - 1 <= layer <= count:
+            raise ValueError(f"this encoder's states are {-count - 1} to {count}; asked for {layer}")
+        return layer if layer >= 0 else layer + count + 1
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         return load_weights(self, with_key_biases(weights))

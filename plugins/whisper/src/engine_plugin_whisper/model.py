@@ -102,16 +102,16 @@ class WhisperDecoder(nn.Module):
 class WhisperForConditionalGeneration(Model, SupportsEncoderDecoder):
     """Whisper, tiny to large-v3 and turbo."""
 
-    weight_map = WeightMap(rename=[(r"^model\.", "")], drop=[r"^proj_out\."])  # the head is the token table
+    weight_map = WeightMap(rename=[(r"^model\.", "")])
 
     def __init__(self, *, ctx: ModelContext, prefix: str = "") -> None:
         super().__init__(ctx=ctx, prefix=prefix)
         config = ctx.hf_config
-        self.embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.encoder = WhisperEncoder(ctx=ctx)
         self.decoder = WhisperDecoder(config)
         self.proj_out = ParallelLMHead(config.vocab_size, config.d_model)
-        self.proj_out.tie_weights(self.decoder.embed_tokens)
+        if config.tie_word_embeddings:
+            self.proj_out.tie_weights(self.decoder.embed_tokens)
 
     def encode(self, input_features: Tensor) -> Tensor:
         """Log-mel `(items, mel bins, frames)` → `(items, max_source_positions, hidden)`."""
@@ -119,8 +119,8 @@ class WhisperForConditionalGeneration(Model, SupportsEncoderDecoder):
         return states
 
     def get_input_embeddings(self, input_ids: Tensor) -> Tensor:
-        embeddings: Tensor = self.decoder.embed_tokens(input_ids)
-        return embeddings * self.embed_scale
+        embeddings: Tensor = self.decoder.embed_tokens(input_ids)  # scale_embedding means nothing, in transformers too
+        return embeddings
 
     def forward(
         self,
