@@ -59,7 +59,10 @@ def kernel(function: Callable[..., Any]) -> Kernel:
 
 def prepare_threads() -> None:
     """Use as many threads as torch does."""
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+    count = torch.get_num_threads()
+    numba.set_num_threads(max(1, min(count, numba.config.NUMBA_NUM_THREADS)))
+    # numba has started its threads by now, and told OpenMP of them all: torch's number is to be told again.
+    torch.set_num_threads(count)
 
 
 def kind_of(dtype: torch.dtype) -> Any:
