@@ -230,10 +230,12 @@ class InputProcessor:
         if not isinstance(data, Mapping):
             raise InvalidRequestError("multi_modal_data maps a modality to its items", param="multi_modal_data")
         data = {m: v for m, v in data.items() if v is not None and not (isinstance(v, (list, tuple)) and not v)}
+        taken = self.mm_processor.info.get_supported_mm_limits() if self.mm_processor is not None else {}
         for modality, value in data.items():
-            if self.mm_processor is None:
+            if modality not in taken:
+                takes = f"takes no {modality}" if taken else "takes text alone"
                 raise MediaUnsupportedError(
-                    f"{self.plugin.architecture.name} takes text alone, but the prompt has {modality} data",
+                    f"{self.plugin.architecture.name} {takes}, but the prompt has {modality} data",
                     code="unsupported_modality",
                     param=f"multi_modal_data.{modality}",
                 )

@@ -25,6 +25,12 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+def requests_alive() -> int:
+    """Requests that somebody still knows of."""
+    gc.collect()
+    return sum(type(o) is Request for o in gc.get_objects())
+
+
 def wave(llm: LLM, maker: JobMaker, rng: random.Random) -> None:
     """Some requests that share beginnings and pictures, and end by themselves, by an abort or by an error of their own."""
     engine = llm.engine
@@ -62,19 +68,20 @@ def wave(llm: LLM, maker: JobMaker, rng: random.Random) -> None:
 def test_pages_and_bytes_return_to_baseline_after_ten_thousand_requests(llava_folder: Path) -> None:
     options = {"block_size": 4, "max_model_len": 64, "max_num_seqs": 48, "kv_cache_bytes": 120 * 4 * 512}
     with LLM(str(llava_folder), dtype="float32", encoder_cache_bytes=10_000, **options) as llm:
-        rng, maker = random.Random(0), JobMaker(llm.engine)
-        settled = 0
-        for n in range(REQUESTS // AT_A_TIME):
-            wave(llm, maker, rng)
-            assert_idle(llm)
-            if n == REQUESTS // AT_A_TIME // 4:
-                gc.collect()
-                settled = resident_bytes()
-        gc.collect()
+        maker, before, resident = JobMaker(llm.engine), requests_alive(), []
+        for _ in range(
+            2
+        ):  # the same twice: what is kept for the shapes of steps (oneDNN's primitives) is kept by the first
+            llm.engine.reset_caches()
+            rng = random.Random(0)
+            for _ in range(REQUESTS // 2 // AT_A_TIME):
+                wave(llm, maker, rng)
+                assert_idle(llm)
+            resident.append(resident_bytes())
+        assert requests_alive() == before
         assert llm.engine.scheduler.num_preemptions > 0
         assert 0 < llm.engine.runner.encoder.cache.num_bytes <= 10_000
-        assert not [o for o in gc.get_objects() if isinstance(o, Request)]
-        assert resident_bytes() - settled < 16 * 2**20
+        assert resident[1] - resident[0] < 16 * 2**20
         llm.engine.reset_caches()
         assert llm.engine.runner.encoder.cache.num_bytes == llm.engine.inputs.memory.num_bytes == 0
         assert llm.engine.pool.find([b""]) == []

@@ -147,10 +147,12 @@ def test_a_model_that_is_nowhere(tmp_path: Path) -> None:
         LLM("demo/lava")
 
 
-def test_an_architecture_that_nobody_runs_names_the_package(copy: Path) -> None:
+def test_an_architecture_that_nobody_runs_names_the_package(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"NotYetForCausalLM": "engine-plugin-notyet"}
+    monkeypatch.setattr("core.plugins.missing.known_plugins", lambda: known)
     config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**config, "architectures": ["FuyuForCausalLM"]}))
-    fails(copy, PluginMissingError, "FuyuForCausalLM", "pip install engine-plugin-fuyu")
+    (copy / "config.json").write_text(json.dumps({**config, "architectures": list(known)}))
+    fails(copy, PluginMissingError, "NotYetForCausalLM", "pip install engine-plugin-notyet")
 
 
 def test_hf_overrides_take_the_place_of_values(copy: Path) -> None:

@@ -145,6 +145,7 @@ def test_a_picture_is_encoded_once_however_its_prompt_is_cut(faulty: Faulty, lla
 
 def test_a_step_without_anybody_to_sample_is_a_step(llama: LLM) -> None:
     engine = llama.engine
+    engine.reset_caches()
     request = Request("r", prompt_ids(0, 300), 300, SHORT, 4, frozenset(), 0)
     engine.add(request)
     engine.scheduler.max_num_batched_tokens = 100
