@@ -78,7 +78,7 @@ def test_R093_an_engine_that_is_closed_ends_what_other_threads_wait_for(llama_fo
 def test_one_threads_abort_leaves_the_others(llama: LLM) -> None:
     long = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
     expected = whole(llama, [prompt_ids(1, 5)], long)
-    longer = SamplingParams(temperature=0, max_tokens=450, ignore_eos=True)  # the other thread's steps do not reach its end
+    longer = SamplingParams(temperature=0, max_tokens=450, ignore_eos=True)
     mine = llama.generate(prompt_ids(2, 5), longer, stream=True)
     first = next(mine)
     with ThreadPoolExecutor(1) as pool:

@@ -65,7 +65,9 @@ def test_ids_and_tensors_equal_hf_from_text_and_from_tokens(
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(parts=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="<>"), max_size=12), min_size=1, max_size=4))
+@given(
+    parts=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="<>"), max_size=12), min_size=1, max_size=4)
+)
 def test_ids_equal_hf_for_any_text_around_the_pictures(
     processor: BaseMultiModalProcessor[Any], hf: Any, pictures: Pictures, parts: list[str]
 ) -> None:
