@@ -11,7 +11,8 @@ from transformers import PersimmonConfig, PersimmonForCausalLM
 
 from sdk import Architecture
 from sdk.errors import MissingWeightsError
-from sdk.testing.reference import assert_close, load_hf, load_reference, reference_logits
+from sdk.testing.parity import assert_equals_hf
+from sdk.testing.reference import load_reference
 from sdk.testing.tiny import save_tiny
 
 Records = list[Architecture]
@@ -28,16 +29,6 @@ SHAPE = {
 def rope(part: float, rope_type: str = "default", **parameters: float) -> dict[str, object]:
     given = {"rope_type": rope_type, "rope_theta": 25000.0, "partial_rotary_factor": part, **parameters}
     return {"rope_parameters": given}
-
-
-def assert_equals_hf(folder: Path, records: Records, *lengths: int) -> None:
-    ours, theirs = load_reference(folder, records), load_hf(folder)
-    for length in lengths:
-        draws = torch.Generator().manual_seed(length)
-        ids = torch.randint(4, SHAPE["vocab_size"], (length,), generator=draws).tolist()
-        with torch.inference_mode():
-            expected = theirs(torch.tensor([ids])).logits[0]
-        assert_close(reference_logits(ours, ids), expected)
 
 
 @pytest.mark.parametrize(

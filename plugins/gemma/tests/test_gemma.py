@@ -10,7 +10,8 @@ from engine_plugin_gemma.plugin import capabilities, engine_architectures
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from sdk import ConfigView
-from sdk.testing.reference import assert_close, load_hf, load_reference, reference_logits
+from sdk.testing.parity import assert_equals_hf, random_prompt
+from sdk.testing.reference import load_hf, load_reference
 from sdk.testing.tiny import save_tiny
 
 RECORDS = engine_architectures()
@@ -33,19 +34,6 @@ SHAPE = {
 }
 
 
-def prompt(length: int) -> list[int]:
-    return torch.randint(4, SHAPE["vocab_size"], (length,), generator=torch.Generator().manual_seed(length)).tolist()
-
-
-def assert_equals_hf(folder: Path, *lengths: int) -> None:
-    ours, theirs = load_reference(folder, RECORDS), load_hf(folder)
-    for length in lengths:
-        ids = prompt(length)
-        with torch.inference_mode():
-            expected = theirs(torch.tensor([ids])).logits[0]
-        assert_close(reference_logits(ours, ids), expected)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -66,7 +54,7 @@ def assert_equals_hf(folder: Path, *lengths: int) -> None:
 )
 def test_gemma2_equals_hf(tmp_path: Path, change: dict[str, object]) -> None:
     save_tiny(Gemma2ForCausalLM(Gemma2Config(**{**SHAPE, **change})), tmp_path, seed=1)
-    assert_equals_hf(tmp_path, 1, 6, 7, 40)
+    assert_equals_hf(tmp_path, RECORDS, 1, 6, 7, 40)
 
 
 def test_every_other_layer_has_a_window_where_the_config_does_not_say(tmp_path: Path) -> None:
@@ -77,7 +65,7 @@ def test_every_other_layer_has_a_window_where_the_config_does_not_say(tmp_path: 
 
 def test_embeddings_are_scaled_by_a_factor_of_their_own_dtype(tmp_path: Path) -> None:
     save_tiny(Gemma2ForCausalLM(Gemma2Config(**SHAPE)), tmp_path, seed=1)
-    ids = torch.tensor(prompt(9))
+    ids = torch.tensor(random_prompt(SHAPE["vocab_size"], 9))
     ours = load_reference(tmp_path, RECORDS, dtype=torch.bfloat16).get_input_embeddings(ids)
     theirs = load_hf(tmp_path).bfloat16().get_input_embeddings()(ids)
     assert torch.equal(ours, theirs)

@@ -25,6 +25,7 @@ from transformers import (
 
 from sdk import ConfigView
 from sdk.errors import MissingWeightsError, UnexpectedWeightsError, WeightsShapeError
+from sdk.testing.parity import assert_equals_hf, random_prompt
 from sdk.testing.reference import assert_close, load_hf, load_reference, load_target, reference_logits
 from sdk.testing.tiny import save_tiny
 
@@ -54,19 +55,6 @@ ROPE = {
 }
 
 
-def prompt(length: int) -> list[int]:
-    return torch.randint(4, SHAPE["vocab_size"], (length,), generator=torch.Generator().manual_seed(length)).tolist()
-
-
-def assert_equals_hf(folder: Path, *lengths: int) -> None:
-    ours, theirs = load_reference(folder, RECORDS), load_hf(folder)
-    for length in lengths:
-        ids = prompt(length)
-        with torch.inference_mode():
-            expected = theirs(torch.tensor([ids])).logits[0]
-        assert_close(reference_logits(ours, ids), expected)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -83,13 +71,13 @@ def assert_equals_hf(folder: Path, *lengths: int) -> None:
 )
 def test_llama_equals_hf(tmp_path: Path, change: dict[str, object]) -> None:
     save_tiny(LlamaForCausalLM(LlamaConfig(**{**SHAPE, **change})), tmp_path, seed=1)
-    assert_equals_hf(tmp_path, 1, 40)
+    assert_equals_hf(tmp_path, RECORDS, 1, 40)
 
 
 @pytest.mark.parametrize("window", [None, 1, 7, 200])
 def test_mistral_equals_hf_with_a_window_shorter_and_longer_than_the_prompt(tmp_path: Path, window: int | None) -> None:
     save_tiny(MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=window)), tmp_path, seed=1)
-    assert_equals_hf(tmp_path, 1, 7, 8, 40)
+    assert_equals_hf(tmp_path, RECORDS, 1, 7, 8, 40)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +103,7 @@ def test_ministral_equals_hf_under_its_own_name_and_as_published(
         (tmp_path / "config.json").write_text(json.dumps(values))
     ours = load_reference(tmp_path, RECORDS)
     for length in (1, 6, 7, 40):
-        ids = prompt(length)
+        ids = random_prompt(SHAPE["vocab_size"], length)
         with torch.inference_mode():
             assert_close(reference_logits(ours, ids), theirs(torch.tensor([ids])).logits[0])
 
@@ -136,7 +124,7 @@ def test_ministral_equals_hf_under_its_own_name_and_as_published(
 )
 def test_qwen2_equals_hf(tmp_path: Path, change: dict[str, object]) -> None:
     save_tiny(Qwen2ForCausalLM(Qwen2Config(**{**SHAPE, **change})), tmp_path, seed=1)
-    assert_equals_hf(tmp_path, 1, 40)
+    assert_equals_hf(tmp_path, RECORDS, 1, 40)
 
 
 @pytest.mark.parametrize("rope_type", ROPE)
@@ -144,7 +132,7 @@ def test_every_rope_type_equals_hf_below_and_beyond_the_trained_length(tmp_path:
     parameters = {"rope_type": rope_type, "rope_theta": 500.0, **ROPE[rope_type]}
     config = LlamaConfig(**SHAPE, rope_parameters=parameters)
     save_tiny(LlamaForCausalLM(config), tmp_path, seed=1)
-    assert_equals_hf(tmp_path, 20, 120, 150)
+    assert_equals_hf(tmp_path, RECORDS, 20, 120, 150)
 
 
 def test_the_older_spelling_of_rope_parameters_loads(tmp_path: Path) -> None:
@@ -153,7 +141,7 @@ def test_the_older_spelling_of_rope_parameters_loads(tmp_path: Path) -> None:
     del config["rope_parameters"]
     config |= {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert_equals_hf(tmp_path, 40)
+    assert_equals_hf(tmp_path, RECORDS, 40)
     assert load_reference(tmp_path, RECORDS).model.rotary_emb.rope["rope_theta"] == 500.0
 
 
@@ -165,7 +153,7 @@ def rewrite_weights(folder: Path, change: object) -> None:
 def test_rotary_frequencies_of_old_checkpoints_are_dropped(tmp_path: Path) -> None:
     save_tiny(LlamaForCausalLM(LlamaConfig(**SHAPE)), tmp_path, seed=1)
     rewrite_weights(tmp_path, lambda w: {**w, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6)})
-    assert_equals_hf(tmp_path, 20)
+    assert_equals_hf(tmp_path, RECORDS, 20)
 
 
 def test_a_tensor_too_few_or_too_many_or_of_another_shape_is_named(tmp_path: Path) -> None:
@@ -187,8 +175,10 @@ def test_a_tensor_too_few_or_too_many_or_of_another_shape_is_named(tmp_path: Pat
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.name)
 def test_the_tiny_checkpoint_equals_hf_and_says_varied_things(tmp_path: Path, record: object) -> None:
     load_target(record.tiny)(0, tmp_path)
-    assert_equals_hf(tmp_path, 60)
-    out = load_hf(tmp_path).generate(torch.tensor([prompt(9)]), max_new_tokens=24, do_sample=False)[0, 9:]
+    assert_equals_hf(tmp_path, RECORDS, 60)
+    out = load_hf(tmp_path).generate(
+        torch.tensor([random_prompt(SHAPE["vocab_size"], 9)]), max_new_tokens=24, do_sample=False
+    )[0, 9:]
     assert len(set(out.tolist())) > 6
 
 

@@ -12,7 +12,8 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from sdk import ConfigView
 from sdk.errors import MissingWeightsError, UnexpectedWeightsError, WeightsShapeError
-from sdk.testing.reference import assert_close, load_hf, load_reference, reference_logits
+from sdk.testing.parity import assert_equals_hf
+from sdk.testing.reference import load_hf, load_reference
 from sdk.testing.tiny import save_tiny
 
 RECORDS = engine_architectures()
@@ -32,19 +33,6 @@ SHAPE = {
 }
 
 
-def prompt(length: int) -> list[int]:
-    return torch.randint(4, SHAPE["vocab_size"], (length,), generator=torch.Generator().manual_seed(length)).tolist()
-
-
-def assert_equals_hf(folder: Path, *lengths: int) -> None:
-    ours, theirs = load_reference(folder, RECORDS), load_hf(folder)
-    for length in lengths:
-        ids = prompt(length)
-        with torch.inference_mode():
-            expected = theirs(torch.tensor([ids])).logits[0]
-        assert_close(reference_logits(ours, ids), expected)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -62,7 +50,7 @@ def assert_equals_hf(folder: Path, *lengths: int) -> None:
 )
 def test_mixtral_equals_hf(tmp_path: Path, change: dict[str, object]) -> None:
     save_tiny(MixtralForCausalLM(MixtralConfig(**{**SHAPE, **change})), tmp_path, seed=1)
-    assert_equals_hf(tmp_path, 1, 7, 8, 40)
+    assert_equals_hf(tmp_path, RECORDS, 1, 7, 8, 40)
 
 
 def stacked(folder: Path) -> dict[str, torch.Tensor]:

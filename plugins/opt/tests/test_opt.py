@@ -10,7 +10,8 @@ from engine_plugin_opt.plugin import engine_architectures
 from safetensors.torch import load_file, save_file
 from transformers import OPTConfig, OPTForCausalLM
 
-from sdk.testing.reference import assert_close, load_hf, load_reference, reference_logits
+from sdk.testing.parity import assert_equals_hf
+from sdk.testing.reference import load_reference
 from sdk.testing.tiny import save_tiny
 
 RECORDS = engine_architectures()
@@ -25,19 +26,6 @@ SHAPE = {
     "eos_token_id": 2,
     "pad_token_id": 3,
 }
-
-
-def prompt(length: int) -> list[int]:
-    return torch.randint(4, SHAPE["vocab_size"], (length,), generator=torch.Generator().manual_seed(length)).tolist()
-
-
-def assert_equals_hf(folder: Path, *lengths: int) -> None:
-    ours, theirs = load_reference(folder, RECORDS), load_hf(folder)
-    for length in lengths:
-        ids = prompt(length)
-        with torch.inference_mode():
-            expected = theirs(torch.tensor([ids])).logits[0]
-        assert_close(reference_logits(ours, ids), expected)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +47,7 @@ def assert_equals_hf(folder: Path, *lengths: int) -> None:
 )
 def test_opt_equals_hf_up_to_its_last_position(tmp_path: Path, change: dict[str, object]) -> None:
     save_tiny(OPTForCausalLM(OPTConfig(**{**SHAPE, **change})), tmp_path, seed=1)
-    assert_equals_hf(tmp_path, 1, 40, SHAPE["max_position_embeddings"])
+    assert_equals_hf(tmp_path, RECORDS, 1, 40, SHAPE["max_position_embeddings"])
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])

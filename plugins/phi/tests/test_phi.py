@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from sdk import ConfigView
-from sdk.testing.reference import assert_close, load_hf, load_reference, reference_logits
+from sdk.testing.parity import assert_equals_hf
+from sdk.testing.reference import load_reference
 from sdk.testing.tiny import save_tiny
 
 RECORDS = engine_architectures()
@@ -38,19 +39,6 @@ LONGROPE = {
 WHOLE = {"short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5], "long_factor": [1.0, 1.5, 2.5, 4.0, 6.0, 9.0]}
 
 
-def prompt(length: int) -> list[int]:
-    return torch.randint(4, SHAPE["vocab_size"], (length,), generator=torch.Generator().manual_seed(length)).tolist()
-
-
-def assert_equals_hf(folder: Path, *lengths: int) -> None:
-    ours, theirs = load_reference(folder, RECORDS), load_hf(folder)
-    for length in lengths:
-        ids = prompt(length)
-        with torch.inference_mode():
-            expected = theirs(torch.tensor([ids])).logits[0]
-        assert_close(reference_logits(ours, ids), expected)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -68,7 +56,7 @@ def assert_equals_hf(folder: Path, *lengths: int) -> None:
 def test_phi3_equals_hf_below_and_beyond_the_original_length(tmp_path: Path, change: dict[str, object]) -> None:
     config = Phi3Config(**{**SHAPE, **change}, original_max_position_embeddings=32)
     save_tiny(Phi3ForCausalLM(config), tmp_path, seed=1)
-    assert_equals_hf(tmp_path, 1, 31, 32, 33, 60)
+    assert_equals_hf(tmp_path, RECORDS, 1, 31, 32, 33, 60)
 
 
 def test_the_older_spelling_of_longrope_loads(tmp_path: Path) -> None:
@@ -79,7 +67,7 @@ def test_the_older_spelling_of_longrope_loads(tmp_path: Path) -> None:
     factors = {key: LONGROPE[key] for key in ("short_factor", "long_factor")}
     values |= {"rope_theta": 500.0, "rope_scaling": {"type": "longrope", **factors}, "partial_rotary_factor": 0.5}
     (tmp_path / "config.json").write_text(json.dumps(values))
-    assert_equals_hf(tmp_path, 32, 33)
+    assert_equals_hf(tmp_path, RECORDS, 32, 33)
     rotary = load_reference(tmp_path, RECORDS).model.rotary_emb
     assert (rotary.rope_type, rotary.rotary_dim, rotary.original_max) == ("longrope", 6, 32)
 

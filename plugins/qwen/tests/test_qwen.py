@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from engine_plugin_qwen.plugin import capabilities, engine_architectures
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sdk import ConfigView
-from sdk.testing.reference import assert_close, load_hf, load_reference, reference_logits
+from sdk.testing.parity import assert_equals_hf
 from sdk.testing.tiny import save_tiny
 
 RECORDS = engine_architectures()
@@ -27,19 +26,6 @@ SHAPE = {
     "pad_token_id": 3,
     "head_dim": 20,
 }
-
-
-def prompt(length: int) -> list[int]:
-    return torch.randint(4, SHAPE["vocab_size"], (length,), generator=torch.Generator().manual_seed(length)).tolist()
-
-
-def assert_equals_hf(folder: Path, *lengths: int) -> None:
-    ours, theirs = load_reference(folder, RECORDS), load_hf(folder)
-    for length in lengths:
-        ids = prompt(length)
-        with torch.inference_mode():
-            expected = theirs(torch.tensor([ids])).logits[0]
-        assert_close(reference_logits(ours, ids), expected)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +46,7 @@ def assert_equals_hf(folder: Path, *lengths: int) -> None:
 )
 def test_qwen3_equals_hf(tmp_path: Path, change: dict[str, object]) -> None:
     save_tiny(Qwen3ForCausalLM(Qwen3Config(**{**SHAPE, **change})), tmp_path, seed=1)
-    assert_equals_hf(tmp_path, 1, 6, 7, 40)
+    assert_equals_hf(tmp_path, RECORDS, 1, 6, 7, 40)
 
 
 @pytest.mark.parametrize(
