@@ -59,14 +59,9 @@ class Engine:
         prepare_process()
         found = Blueprint.of(model, options)
         self.config, self.checkpoint, self.model = found.config, found.checkpoint, found.model
-        self.plugin, self.capabilities, self.dtype, self.device = (
-            found.plugin,
-            found.capabilities,
-            found.dtype,
-            found.device,
-        )
-        hidden_size = found.hidden_size
-        self.inputs = InputProcessor(self.config, self.checkpoint, self.plugin, found.length, hidden_size)
+        self.plugin, self.capabilities = found.plugin, found.capabilities
+        self.dtype, self.device = found.dtype, found.device
+        self.inputs = InputProcessor(found)
         self.plan = self._load(found)
         self.inputs.keep_to(self.plan.max_model_len, {m.modality: m.item_tokens for m in self.plan.media})
         self.pool = PagePool(self.plan.num_pages, self.plan.page_size)
@@ -82,13 +77,14 @@ class Engine:
         builder = StepBuilder(self.config.max_num_seqs, self.plan.max_model_len, self.plan.page_size, self.device)
         encoder_cache = EncoderCache(self.config.encoder_cache_bytes)
         plugin = self.plugin.describe()
-        encoder = MediaEncoder(self.model, encoder_cache, self.states, hidden_size, plugin, self.dtype, self.device)
+        encoder = MediaEncoder(
+            self.model, encoder_cache, self.states, found.hidden_size, plugin, self.dtype, self.device
+        )
         self.runner = Runner(self.model, builder, holder, encoder, plugin, self.device)
-        whole = self.plan.max_model_len if self.capabilities.chunked_prefill == "no" else 0
         self.scheduler = Scheduler(
             self.pool,
             self.config.max_num_seqs,
-            max(self.config.max_num_batched_tokens, whole),
+            self.plan.step_tokens,
             self.config.max_num_batched_tokens,
             encoder_cache,
             state_pool,

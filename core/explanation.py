@@ -103,7 +103,7 @@ def _media(blueprint: Blueprint) -> tuple[tuple[MediaPlan, ...], tuple[str, ...]
         return (), ()
     config = blueprint.config
     try:
-        inputs = InputProcessor(config, blueprint.checkpoint, blueprint.plugin, blueprint.length, blueprint.hidden_size)
+        inputs = InputProcessor(blueprint)
     except EngineError as e:
         plans = tuple(MediaPlan(m, config.limit_mm_per_prompt.get(m), None) for m in modalities)
         return plans, (f"the tokens of an item are unknown: {e.message}",)

@@ -15,6 +15,7 @@ from sdk.multimodal.processor import BaseMultiModalProcessor, ProcessedItem, Pro
 from sdk.multimodal.updates import PlaceholderRange
 from sdk.speech import is_clip
 
+from .blueprint import Blueprint
 from .cache.media import ProcessingCache
 from .chat import ChatPrompt, ChatRenderer
 from .checkpoint import Checkpoint
@@ -31,10 +32,8 @@ from .errors import (
 )
 from .media.audio_limits import AudioLimits
 from .media.door import load_media
-from .plugins import ResolvedPlugin
 from .prompt_forms import as_mapping, check_heads, in_one_part
 from .tools import ToolParser
-from .transcription.support import offered_tasks
 
 CHARS_PER_TOKEN = 16
 """A prompt with more characters than this for each position is refused before it is tokenized."""
@@ -65,28 +64,19 @@ class InputProcessor:
     """Processes prompts for one model.
 
     Args:
-        config: The engine's options.
-        checkpoint: The model's folder.
-        plugin: The model's plugin.
-        max_model_len: Longest sequence.
-        hidden_size: Width that media embeddings must have.
+        found: The model, as it is known before its weights are read.
     """
 
-    def __init__(
-        self, config: EngineConfig, checkpoint: Checkpoint, plugin: ResolvedPlugin, max_model_len: int, hidden_size: int
-    ) -> None:
-        self.config, self.plugin, self.max_model_len, self.hidden_size = config, plugin, max_model_len, hidden_size
-        self.tokenizer = load_tokenizer(config, checkpoint)
-        text_config = (
-            checkpoint.hf_config.get_text_config() if hasattr(checkpoint.hf_config, "get_text_config") else None
-        )
+    def __init__(self, found: Blueprint) -> None:
+        self.config, self.plugin = found.config, found.plugin
+        self.max_model_len, self.hidden_size = found.length, found.hidden_size
+        self.tokenizer = load_tokenizer(found.config, found.checkpoint)
+        text_config = found.checkpoint.hf_config.get_text_config()
         self.vocab_size = int(getattr(text_config, "vocab_size", 0) or len(self.tokenizer))
-        capabilities = plugin.capabilities(checkpoint.view)
-        self.tasks = offered_tasks(plugin, capabilities.tasks)
-        self.prompt_embeds, self.media_embeds = capabilities.prompt_embeds, capabilities.media_embeds
-        scope = f"{plugin.describe()} {plugin.architecture.name} {checkpoint.folder}"
-        self.memory = ProcessingCache(config.processing_cache_bytes, scope)
-        self.mm_processor = self._make_processor(checkpoint)
+        self.tasks, self.prompt_embeds = found.capabilities.tasks, found.capabilities.prompt_embeds
+        scope = f"{found.plugin.describe()} {found.plugin.architecture.name} {found.checkpoint.folder}"
+        self.memory = ProcessingCache(found.config.processing_cache_bytes, scope)
+        self.mm_processor = self._make_processor(found.checkpoint)
         self.reserved = self.mm_processor.info.get_placeholder_token_ids() if self.mm_processor else set()
         self.encoder_modality = self.mm_processor.encoder_modality if self.mm_processor else None
         self.chat = self._make_chat()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdk.interfaces import Model, supports_multimodal
+from sdk.interfaces import Model, supports_multimodal, takes_media_mask
 from sdk.multimodal.merge import merge_by_mask
 
 from .encoding import MediaEncoder
@@ -64,8 +63,7 @@ class Runner:
     ) -> None:
         self.model, self.builder, self.holder, self.encoder = model, builder, holder, encoder
         self.plugin, self.device = plugin, device
-        parameters = inspect.signature(model.get_input_embeddings).parameters
-        self._takes_mask = "is_multimodal" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        self._takes_mask = takes_media_mask(model)
 
     @torch.inference_mode()
     def run(self, plan: StepPlan, *, every_row: bool = False) -> StepResult:

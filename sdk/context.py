@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,15 @@ class ModelContext:
     dtype: torch.dtype = torch.float32
     options: Any = None
     resolver: Resolver | None = None
+
+    def text_config(self) -> Any:
+        """A copy of the language model's config in a config that has other parts too, for `build`.
+
+        Whether the head is tied stands at the top of such a config, and holds whatever the part's own says.
+        """
+        text = copy(self.hf_config.text_config)
+        text.tie_word_embeddings = self.hf_config.tie_word_embeddings
+        return text
 
     def build(self, config: Any, *, role: Role, prefix: str = "") -> Any:
         """Build a part of the model that another plugin knows.

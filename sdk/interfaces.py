@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -96,6 +97,12 @@ class Model(nn.Module):
         The default follows `weight_map` and what the layers say of their fused parts.
         """
         return load_weights(self, weights)
+
+
+def takes_media_mask(model: Model) -> bool:
+    """Whether a model's `get_input_embeddings` takes `is_multimodal`: an override may leave it out."""
+    parameters = inspect.signature(model.get_input_embeddings).parameters
+    return "is_multimodal" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 class Encoder(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ..context import ModelContext, Resolver
 from ..errors import PluginMissingError, WeightsError
-from ..interfaces import Encoder, Model
+from ..interfaces import Encoder, Model, takes_media_mask
 from ..layers.rotary import RotaryEmbedding
 from ..multimodal.fields import join_items
 from ..multimodal.info import InputProcessingContext
@@ -225,9 +224,7 @@ def reference_logits(model: Model, prompt: Sequence[int] | ProcessedPrompt, cont
         for item in items:
             start, length = item.placeholder.offset, item.placeholder.length
             mask[start : start + length] = torch.from_numpy(item.placeholder.mask)
-        named = inspect.signature(model.get_input_embeddings).parameters  # an override may leave the mask out
-        takes_mask = "is_multimodal" in named or any(p.kind is p.VAR_KEYWORD for p in named.values())
-        mask_given = {"is_multimodal": mask} if takes_mask else {}
+        mask_given = {"is_multimodal": mask} if takes_media_mask(model) else {}
         embeds = model.get_input_embeddings(ids, media_embeddings(model, items), **mask_given)
         return model.compute_logits(model(ids, positions, inputs_embeds=embeds, **kwargs))
 

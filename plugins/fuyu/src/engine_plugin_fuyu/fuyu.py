@@ -5,9 +5,6 @@ The language model is a matter of config; published checkpoints have Persimmon.
 
 from __future__ import annotations
 
-from copy import copy
-from typing import Any
-
 from torch import Tensor, nn
 
 from sdk import Model, ModelContext, SupportsMultiModal, WeightMap
@@ -32,7 +29,7 @@ class FuyuForCausalLM(Model, SupportsMultiModal):
         config = ctx.hf_config
         patch_pixels = config.patch_size**2 * config.num_channels
         self.vision_embed_tokens = ReplicatedLinear(patch_pixels, config.text_config.hidden_size)
-        self.language_model = ctx.build(_text_config(config), role="causal-lm", prefix="language_model")
+        self.language_model = ctx.build(ctx.text_config(), role="causal-lm", prefix="language_model")
 
     @classmethod
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
@@ -70,10 +67,3 @@ class FuyuForCausalLM(Model, SupportsMultiModal):
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor:
         return self.language_model.compute_logits(hidden_states)
-
-
-def _text_config(config: Any) -> Any:
-    """The language model's config. Whether the head is tied stands at the top, which takes it over from below."""
-    text = copy(config.text_config)
-    text.tie_word_embeddings = config.tie_word_embeddings
-    return text

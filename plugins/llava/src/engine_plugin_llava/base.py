@@ -5,7 +5,6 @@ Which tower and which language model is a matter of the config; both come from o
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 import torch
@@ -55,7 +54,7 @@ class LlavaBase(Model, SupportsMultiModal):
         self.multi_modal_projector = LlavaMultiModalProjector(
             config, config.vision_config.hidden_size * len(self.feature_layers)
         )
-        self.language_model = ctx.build(_text_config(config), role="causal-lm", prefix="language_model")
+        self.language_model = ctx.build(_with_plain_head(ctx.text_config()), role="causal-lm", prefix="language_model")
 
     @classmethod
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
@@ -89,11 +88,8 @@ class LlavaBase(Model, SupportsMultiModal):
         return logits
 
 
-def _text_config(config: Any) -> Any:
-    """The language model's config, as LLaVA uses it: whether the head is tied stands at the top, which takes it over from
-    below, and the head is plain, also over a language model that by itself caps its logits."""
-    text = copy(config.text_config)
-    text.tie_word_embeddings = config.tie_word_embeddings
-    if getattr(text, "final_logit_softcapping", None) is not None:
-        text.final_logit_softcapping = None
-    return text
+def _with_plain_head(text_config: Any) -> Any:
+    """LLaVA's head is plain, also over a language model that by itself caps its logits."""
+    if getattr(text_config, "final_logit_softcapping", None) is not None:
+        text_config.final_logit_softcapping = None
+    return text_config
