@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .decoder_prompts import for_engine
 from .law import Broken, NotApplicable
 from .runtime import Completion, Prompt
-from .samples import all_media_samples, random_ids
+from .samples import Sample, all_media_samples, random_ids
 
 if TYPE_CHECKING:
     from .subject import Subject
@@ -98,21 +99,26 @@ def unlike(found: Completion, expected: Completion) -> str:
     return ""
 
 
-def pair_of_items(subject: Subject, modality: str) -> tuple[Any, Any]:
-    """Two items of equal size and different contents.
+def with_item(subject: Subject, modality: str, name: str, item: Any) -> Needle:
+    """A prompt with one item in its midst, which is copied each time."""
+    text = subject.text_of(Sample(("USER: What is shown? ", " ASSISTANT:"), (0,), modality))
+    made = {"prompt": text, "multi_modal_data": {modality: [item]}}
+    return Needle(f"{text!r} with {modality} {name}", lambda: copy.deepcopy(made))
+
+
+def random_item(modality: str, seed: int) -> Any:
+    """An item of a size that is always the same, and contents that are the seed's.
 
     Raises:
         NotApplicable: The kit does not know what the modality's items look like.
     """
     import numpy as np
 
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     if modality == "image":
         from PIL import Image
 
-        pictures = [Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)) for _ in range(2)]
-        return pictures[0], pictures[1]
+        return Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
     if modality == "audio":
-        clips = [rng.standard_normal(16_000).astype(np.float32) * 0.1 for _ in range(2)]
-        return clips[0], clips[1]
+        return rng.standard_normal(16_000).astype(np.float32) * 0.1
     raise NotApplicable(f"the kit knows no two {modality} items of equal size")

@@ -95,7 +95,7 @@ class KeepsByShape(LlavaForConditionalGeneration):
         ("L5.items", LLAVA, KeepsByShape, "two different image items have the same answer", "'USER:", "kept by shape"),
     ],
 )
-def test_an_answer_that_depends_on_more_than_its_prompt_is_caught(
+def test_R077_an_answer_that_depends_on_more_than_its_prompt_is_caught(
     planted: Planted, law_id: str, architecture: str, model: type, what: str, smallest: str, cause: str
 ) -> None:
     result = planted(law_id, architecture, "model", model)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from ..law import Law
-from . import level0_static, level1_build, level2_processor, level3_dummy, level4_parity, level5_invariance
+from . import (
+    level0_static,
+    level1_build,
+    level2_processor,
+    level3_dummy,
+    level4_parity,
+    level5_invariance,
+    level5_memory,
+)
 
 TITLES = {
     0: "static",
@@ -22,7 +30,7 @@ LEVELS: dict[int, tuple[Law, ...]] = {
     2: level2_processor.LAWS,
     3: level3_dummy.LAWS,
     4: level4_parity.LAWS,
-    5: level5_invariance.LAWS,
+    5: (*level5_invariance.LAWS, *level5_memory.LAWS),
 }
 """The levels there are."""
 

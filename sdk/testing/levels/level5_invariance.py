@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from ..decoder_prompts import for_engine
 from ..diagnosis import engine_cause
 from ..law import Broken, NotApplicable, law
-from ..needles import TOKENS, Needle, media_needles, needles, others, pair_of_items, unlike
+from ..needles import TOKENS, Needle, media_needles, needles, others, random_item, unlike, with_item
 from ..runtime import Completion, Settings
-from ..samples import Sample, random_ids
+from ..samples import random_ids
 from ..subject import Subject
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def items(subject: Subject) -> str:
     said, unknown = [], []
     for modality in subject.limits:
         try:
-            pair = pair_of_items(subject, modality)
+            pair = random_item(modality, 1), random_item(modality, 2)
         except NotApplicable as reason:
             unknown.append(str(reason))
             continue
@@ -239,22 +239,14 @@ def items(subject: Subject) -> str:
 
 
 def _apart(subject: Subject, modality: str, pair: tuple[object, object]) -> str:
-    import copy
-
-    text = subject.text_of(Sample(("USER: What is shown? ", " ASSISTANT:"), (0,), modality))
-
-    def needle(name: str, item: object) -> Needle:
-        made = {"prompt": text, "multi_modal_data": {modality: [item]}}
-        return Needle(f"{text!r} with {modality} {name}", lambda: copy.deepcopy(made))
-
-    one, other = needle("A", pair[0]), needle("B", pair[1])
+    one, other = with_item(subject, modality, "A", pair[0]), with_item(subject, modality, "B", pair[1])
     ids = [subject.opened.process(n.make()) for n in (one, other)]
     if ids[0].prompt_token_ids != ids[1].prompt_token_ids:
         raise NotApplicable(f"two {modality} items of one size have different token ids: nothing could be confused")
     if not unlike(_alone(subject, one), _alone(subject, other)):
         raise Broken(
             f"two different {modality} items have the same answer, to the last logprob",
-            smallest=f"{text!r} with {modality} A, then with {modality} B",
+            smallest=f"{one.name}, then {other.name}",
             cause="the embeddings do not depend on the item (something kept by shape, or by call), or do not reach the "
             "prompt: get_multimodal_embeddings, get_input_embeddings",
         )

@@ -1,0 +1,86 @@
+"""Level 5, memory: what a request needed is gone when it has ended. A plugin that keeps a little of each fills any machine."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from ..decoder_prompts import for_engine
+from ..law import Broken, NotApplicable, law
+from ..needles import Needle, media_needles, random_item, with_item
+from ..samples import random_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..subject import Subject
+
+WARM_UP = 3
+"""Rounds in which whatever is made once is made."""
+ROUNDS = 4
+"""Rounds after that; something is kept when every one of them keeps some."""
+LEAST = 8 * 1024
+"""Bytes a round must keep besides tensors: interpreter and libraries have small caches of their own."""
+
+
+@law("L5.memory", "Requests leave nothing behind: memory does not grow with their number.", needs=("L5.paged",))
+def memory(subject: Subject) -> str:
+    tracemalloc.start()
+    try:
+        for number in range(WARM_UP):
+            _ask(subject, number)
+        tensors, traced = [_live_tensors()], [tracemalloc.get_traced_memory()[0]]
+        for number in range(WARM_UP, WARM_UP + ROUNDS):
+            asked = _ask(subject, number)
+            tensors.append(_live_tensors())
+            traced.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    cause = "a list, dict or cache of the plugin's that grows with each call: a functools.cache over media, a tensor kept on self"
+    kept = [after - before for before, after in pairwise(tensors)]
+    if all(kept):
+        shape, dtype = max(kept[-1], key=lambda key: kept[-1][key])
+        raise Broken(
+            f"each of {ROUNDS} rounds of {asked} left tensors behind, the last {kept[-1].total()}, most of them {dtype} {shape}",
+            smallest=asked,
+            cause=cause,
+        )
+    grown = [after - before for before, after in pairwise(traced)]
+    if min(grown) >= LEAST:
+        raise Broken(
+            f"each of {ROUNDS} rounds of {asked} left {min(grown)} bytes or more behind, in Python or numpy",
+            smallest=asked,
+            cause=cause,
+        )
+    return f"{ROUNDS} rounds of {asked}"
+
+
+def _ask(subject: Subject, number: int) -> str:
+    """A text and one item of each modality, none of which was asked before; says what they were."""
+    prompts = [Needle("a text", lambda: for_engine(subject, random_ids(subject, 37, seed=500 + number)))]
+    asked = ["a text"]
+    if subject.plugin.has("processor") and media_needles(subject):
+        for modality in subject.limits:
+            try:
+                prompts.append(with_item(subject, modality, "of its own", random_item(modality, 500 + number)))
+            except NotApplicable:
+                continue
+            asked.append(f"an {modality}" if modality[0] in "aeiou" else f"a {modality}")
+    for prompt in prompts:
+        subject.opened.generate([prompt.make()], 1)
+    return " and ".join(asked)
+
+
+def _live_tensors() -> Counter[tuple[tuple[int, ...], str]]:
+    """How many tensors there are of each shape and dtype."""
+    import torch
+
+    gc.collect()
+    found: list[Tensor] = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+    return Counter((tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in found)
+
+
+LAWS = (memory,)
