@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
+from typing import Any
 
-from .errors import ModelNotFoundError
+from .errors import InvalidRequestError, ModelNotFoundError
 from .plugins import Catalog, ResolvedPlugin
 
 PREFIX = "demo/"
+EXAMPLE = "example.json"
+"""In a demo's folder: `{"image": "example.png", "questions": […]}`, or `{"audio": ["example.flac"]}`."""
 
 
 def find_demo(model: str) -> Path | None:
@@ -34,6 +38,21 @@ def find_demo(model: str) -> Path | None:
         f"did you mean {PREFIX}{near[0]}?" if near and near[0] != wanted else f"try: pip install engine-plugin-{wanted}"
     )
     raise ModelNotFoundError(f"no installed plugin ships {model!r}; {hint}", param="model")
+
+
+def read_example(folder: Path, *names: str) -> list[Any]:
+    """What a demo suggests to try: the entries of its `example.json`, one for each name.
+
+    Raises:
+        InvalidRequestError: The folder brings no such example.
+    """
+    try:
+        example = json.loads((folder / EXAMPLE).read_text(encoding="utf-8"))
+        return [example[name] for name in names]
+    except (OSError, ValueError, KeyError) as e:
+        raise InvalidRequestError(
+            f"this model brings no example ({EXAMPLE} in its folder): {e}", param="--example"
+        ) from e
 
 
 def _folder(plugin: ResolvedPlugin) -> Path:

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import EngineError, InvalidRequestError
+from ..errors import EngineError
 
 if TYPE_CHECKING:
     from ..llm import LLM
     from ..sampling import SamplingParams
-
-EXAMPLE = "example.json"
-"""In a demo's folder: `{"image": "example.png", "questions": […]}`."""
 
 
 def run(
@@ -129,15 +126,11 @@ class _Conversation:
 
 
 def _show_example(talk: _Conversation, folder: Path) -> None:
+    from ..demos import read_example
     from .picture import draw
 
-    try:
-        example = json.loads((folder / EXAMPLE).read_text(encoding="utf-8"))
-        questions, picture = list(example["questions"]), folder / example["image"]
-    except (OSError, ValueError, KeyError) as e:
-        raise InvalidRequestError(
-            f"this model brings no example ({EXAMPLE} in its folder): {e}", param="--example"
-        ) from e
+    questions, picture = read_example(folder, "questions", "image")
+    picture = folder / picture
     if not talk.as_json:
         print(f"\nThe picture: {picture}\n")
         print(draw(picture, width=44))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def transcribe(
     model: Annotated[str, typer.Argument(help="Folder in HF layout, hub id, or a shipped demo.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Sound, or video with sound.")],
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE...]", help="Sound, or video with sound.")] = None,
     language: Annotated[str | None, typer.Option("--language", help="That is spoken; left out: detected.")] = None,
     translate: Annotated[bool, typer.Option("--translate", help="Put it into another language.")] = False,
     to_language: Annotated[str | None, typer.Option("--to-language", help="To translate to.")] = None,
@@ -30,6 +31,7 @@ def transcribe(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for one file each, in the place of the terminal.")
     ] = None,
+    example: Annotated[bool, typer.Option("--example", help="The clip that the demo brings, with times.")] = False,
     max_seconds: Annotated[float | None, typer.Option("--max-seconds", help="Longest clip; 1800 by itself.")] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
@@ -46,6 +48,13 @@ def transcribe(
         raise InvalidRequestError(f"--format is one of {', '.join(FORMATS)}, not {format!r}", param="--format")
     if timestamps not in (None, "segment", "word"):
         raise InvalidRequestError(f"--timestamps is segment or word, not {timestamps!r}", param="--timestamps")
+    if bool(files) == example:
+        raise InvalidRequestError(
+            "give the files to transcribe, or --example for the clip that a demo brings", param="--example"
+        )
+    files = list(files or _example(model))
+    if example and timestamps is None:
+        timestamps = "segment"
     names = _names(files, output, FORMATS[format].suffix)
     options: dict[str, Any] = {"dtype": dtype, "device": device, "plugins": parse_pins(plugin or [])}
     if max_seconds is not None:
@@ -54,7 +63,7 @@ def transcribe(
         if timestamps is None and FORMATS[format].timed:
             timestamps = _best_timestamps(llm)
         made = llm.transcribe(
-            list(files),
+            files,
             language=language,
             task="translate" if translate else "transcribe",
             prompt=prompt,
@@ -63,7 +72,16 @@ def transcribe(
             to_language=to_language,
             on_error="return",
         )
-    return _write(files, names, made, format)
+    return _write(files, names, made, _Writer(format, timed=timestamps is not None))
+
+
+def _example(model: str) -> list[Path]:
+    """The clips that a demo suggests."""
+    from ..demos import find_demo, read_example
+
+    folder = find_demo(model) or Path(model)
+    (clips,) = read_example(folder, "audio")
+    return [folder / clip for clip in clips]
 
 
 def _best_timestamps(llm: LLM) -> str | None:
@@ -91,7 +109,22 @@ def _names(files: list[Path], output: Path | None, suffix: str) -> list[Path | N
     return list(names)
 
 
-def _write(files: list[Path], names: list[Path | None], made: list[Transcription], format: str) -> int:
+@dataclass(frozen=True)
+class _Writer:
+    """How a transcription becomes text: plain text with times is for people, one line for each segment or word."""
+
+    format: str
+    timed: bool
+
+    def __call__(self, transcription: Transcription) -> str:
+        from ..transcription.writers import timed_lines
+
+        if self.format == "text" and self.timed:
+            return timed_lines(transcription)
+        return transcription.render(self.format)  # type: ignore[arg-type]  # checked before
+
+
+def _write(files: list[Path], names: list[Path | None], made: list[Transcription], write: _Writer) -> int:
     """Print or write each text; the exit code."""
     failed = False
     for file, name, transcription in zip(files, names, made):
@@ -99,7 +132,7 @@ def _write(files: list[Path], names: list[Path | None], made: list[Transcription
             failed = True
             print(f"error: {file}: {transcription.error}", file=sys.stderr)
             continue
-        text = transcription.render(format)  # type: ignore[arg-type]  # checked before
+        text = write(transcription)
         if name is not None:
             try:
                 name.write_text(text, encoding="utf-8")
@@ -109,7 +142,7 @@ def _write(files: list[Path], names: list[Path | None], made: list[Transcription
             else:
                 print(name)
             continue
-        if len(files) > 1:
+        if len(files) > 1 or write.timed:
             print(f"{file}:", file=sys.stderr, flush=True)
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -40,6 +40,15 @@ def _text(transcription: Transcription) -> str:
     return _encodable(transcription.text) + "\n"
 
 
+def timed_lines(transcription: Transcription) -> str:
+    """For people: a line for each segment, or each word where there are times of words, and when it was said."""
+    if transcription.words is not None:
+        cues = [(w.start, w.end, _encodable(w.word.strip())) for w in transcription.words]
+    else:
+        cues = list(_cues(transcription))
+    return "".join(f"[{_clock(start, '.')} --> {_clock(end, '.')}] {text}\n" for start, end, text in cues)
+
+
 def _json(transcription: Transcription) -> str:
     return _dump({"text": transcription.text, "usage": _usage(transcription)})
 

@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_used_does_not_keep_the_others(
     [
         (["--format", "diarized_json"], "--format is one of"),
         (["--timestamps", "letter"], "--timestamps is"),
-        ([], "Missing argument"),
+        ([], "give the files to transcribe"),
     ],
 )
 def test_wrong_usage_is_said_before_anything_is_loaded(
@@ -126,3 +126,29 @@ def test_two_files_never_go_to_one_place(
     assert "rename one" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert run(["transcribe", str(folder), clips[0], "-o", str(tmp_path / "file")]) == 2
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize(("timestamps", "lines"), [("segment", 2), ("word", 2)])
+def test_text_with_times_is_a_line_for_each(
+    folder: Path, clips: list[str], timestamps: str, lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["transcribe", str(folder), clips[0], "--timestamps", timestamps]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("[00:00:00.000 --> 00:00:00.200] one\n")
+    assert out.endswith("] two\n")
+    assert len(out.splitlines()) == lines
+    assert clips[0] in err
+
+
+@pytest.mark.usefixtures("plugin")
+def test_the_example_of_a_demo_is_transcribed_with_times(
+    folder: Path, clips: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["transcribe", str(folder), "--example"]) == 2
+    assert "brings no example" in capsys.readouterr().err
+    (folder / "example.json").write_text(json.dumps({"audio": clips}), encoding="utf-8")
+    assert run(["transcribe", str(folder), "--example"]) == 0
+    assert "--> 00:00:00.200] one\n" in capsys.readouterr().out
+    assert run(["transcribe", str(folder)]) == 2
+    assert run(["transcribe", str(folder), *clips, "--example"]) == 2
