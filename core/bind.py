@@ -9,14 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdk.layers import Attention, CrossAttention, EncoderAttention, Experts, Layer, RotaryEmbedding
+from sdk.layers import Attention, CrossAttention, Experts, Layer, RotaryEmbedding
 from sdk.layers.linear import Linear
 
 from .cache.states import EncoderStates, padded
 from .errors import PluginContractError
-from .kernels.attention import FullAttention, PagedAttention
-from .kernels.choice import compiled_kernels
-from .kernels.cross_attention import StateAttention
+from .kernels.choice import kernels_for
 from .kernels.experts import pack_experts
 from .kernels.linear import pack
 from .step import StepHolder
@@ -110,14 +108,12 @@ def bind(
     states: EncoderStates | None = None,
 ) -> None:
     """Fill every hole of a loaded model."""
-    compiled = compiled_kernels(next(model.parameters()))
+    kernels = kernels_for(next(model.parameters()))
     for path, layer in attention_layers(model).items():
-        fast = compiled and compiled.attention(layer, *pages[path])
-        layer.fill(PagedAttention(layer, *pages[path], step, fast or None))
+        layer.fill(kernels.attention(layer, *pages[path], step))
     if states is not None:
         for index, (path, cross) in enumerate(states.layers.items()):
-            read = compiled and compiled.cross_attention(cross, *states.memory[path])
-            cross.fill(StateAttention(cross, *states.memory[path], step, index, read or None))
+            cross.fill(kernels.cross_attention(cross, *states.memory[path], step, index))
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
@@ -127,9 +123,7 @@ def bind(
             pack(module, keep_weight=owners[id(module.weight)] > 1)
         elif isinstance(module, Experts):
             pack_experts(module)
-        elif isinstance(module, EncoderAttention):
-            module.fill(FullAttention(module))
-        elif compiled and isinstance(module, Layer) and (kernel := compiled.row_kernel(module)) is not None:
+        elif isinstance(module, Layer) and (kernel := kernels.other(module)) is not None:
             module.fill(kernel)
 
 

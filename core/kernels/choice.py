@@ -12,14 +12,38 @@ from torch import Tensor
 
 from sdk.layers import ActivationAndMul, Attention, CrossAttention, Layer, RMSNorm
 
+from ..errors import InvalidConfigError
+from .plain import PlainKernels
+
 if TYPE_CHECKING:
     from .attention_compiled import CompiledAttention
+    from .base import Kernels
     from .cross_attention_compiled import CompiledCrossAttention
 
 logger = logging.getLogger(__name__)
 
-SWITCH = "ENGINE_COMPILED_KERNELS"
-"""`0` in the environment: plain torch everywhere, to tell a kernel's fault from a model's."""
+SWITCH = "ENGINE_KERNELS"
+"""In the environment: `torch`, `compiled` or `triton` in the place of what suits the device, to tell a kernel's fault from a
+model's."""
+FORMS = ("torch", "compiled", "triton")
+
+
+def kernels_for(sample: Tensor) -> Kernels:
+    """The kernels of a model, chosen by the device and dtype of one of its parameters: Triton's on a GPU, compiled ones on a CPU,
+    and plain torch where these are not at hand."""
+    return PlainKernels(compiled_kernels(sample))
+
+
+def asked_form() -> str | None:
+    """What the environment asks for.
+
+    Raises:
+        InvalidConfigError: It asks for something else.
+    """
+    asked = os.environ.get(SWITCH)
+    if asked and asked not in FORMS:
+        raise InvalidConfigError(f"{SWITCH}={asked}: it takes {', '.join(FORMS)}", param=SWITCH)
+    return asked or None
 
 
 class CompiledKernels:
@@ -59,7 +83,7 @@ def compiled_kernels(sample: Tensor) -> CompiledKernels | None:
     if (
         sample.device.type != "cpu"
         or sample.dtype not in (torch.bfloat16, torch.float32)
-        or os.environ.get(SWITCH) == "0"
+        or asked_form() not in (None, "compiled")
     ):
         return None
     try:

@@ -48,9 +48,9 @@ def poisoned(llama_folder: Path, poison: int) -> Poisoned:
     return open_it
 
 
-@pytest.fixture(params=["1", "0"], ids=["compiled kernels", "plain torch"])
+@pytest.fixture(params=["compiled", "torch"])
 def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ENGINE_COMPILED_KERNELS", request.param)
+    monkeypatch.setenv("ENGINE_KERNELS", request.param)
 
 
 @pytest.mark.usefixtures("_kernels")

@@ -60,7 +60,7 @@ def test_R080_when_sequences_lose_their_pages(llava_folder: Path, alone: list[li
 def test_with_plain_torch_in_the_place_of_compiled_kernels(
     llava_folder: Path, alone: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ENGINE_COMPILED_KERNELS", "0")
+    monkeypatch.setenv("ENGINE_KERNELS", "torch")
     with LLM(str(llava_folder), dtype="float32") as llm:
         assert tokens(llm, NEEDLES) == alone
 
