@@ -62,12 +62,15 @@ def parameter_slots(module: nn.Module) -> dict[str, Slot]:
     canonical: dict[int, str] = {}
     for path, part in module.named_modules():
         rows = part.part_rows() if hasattr(part, "part_rows") else {}
+        zeros = part.part_zeros() if hasattr(part, "part_zeros") else {}
         parent = path.rpartition(".")[0]
         for name, parameter in part.named_parameters(recurse=False):
             full = f"{path}.{name}" if path else name
             target = canonical.setdefault(id(parameter), full)
             slots[full] = Slot(target, None)
             for part_name, part_slice in rows.items():
+                if part_slice in zeros.get(name, ()):
+                    continue
                 slots[".".join(filter(None, (parent, part_name, name)))] = Slot(target, part_slice)
         for tensor_name, (name, part_slice) in part.part_tensors().items() if hasattr(part, "part_tensors") else ():
             target = canonical[id(getattr(part, name))]
@@ -108,7 +111,7 @@ def load_weights_report(module: nn.Module, weights: Iterable[tuple[str, Tensor]]
     resolve, slots, report = NameResolver(module), parameter_slots(module), LoadReport()
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     seen: dict[tuple[str, int | None], str] = {}
-    rows_filled: dict[str, int] = {}
+    rows_filled = _fill_zeros(module)
     for source, tensor in weights:
         name = resolve(source)
         if name is None:
@@ -139,6 +142,18 @@ def load_weights_report(module: nn.Module, weights: Iterable[tuple[str, Tensor]]
         if rows_filled[slot.parameter] == full:
             report.filled.add(slot.parameter)
     return report
+
+
+@torch.no_grad()
+def _fill_zeros(module: nn.Module) -> dict[str, int]:
+    """Fill the rows that no checkpoint has; returns how many there are of each such parameter."""
+    filled: dict[str, int] = {}
+    for path, part in module.named_modules():
+        for name, slices in part.part_zeros().items() if hasattr(part, "part_zeros") else ():
+            for rows in slices:
+                getattr(part, name)[rows].zero_()
+            filled[f"{path}.{name}" if path else name] = sum(rows.stop - rows.start for rows in slices)
+    return filled
 
 
 def _rows(parameter: Tensor) -> Tensor:

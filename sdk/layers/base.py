@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -43,6 +43,10 @@ class Layer(nn.Module):
 
     def part_rows(self) -> Mapping[str, slice]:
         """Names of the checkpoint's modules that are fused in this one → the rows of each parameter they fill."""
+        return {}
+
+    def part_zeros(self) -> Mapping[str, Sequence[slice]]:
+        """Parameter of this module → rows of it that no tensor of the checkpoint fills: they are zero."""
         return {}
 
     def part_tensors(self) -> Mapping[str, tuple[str, slice]]:

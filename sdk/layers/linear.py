@@ -66,21 +66,33 @@ class MergedColumnParallelLinear(Linear):
         output_sizes: Widths of the parts.
         parts: What the checkpoint calls the parts, e.g. `("gate_proj", "up_proj")`; a checkpoint that stores them
             fused, under this layer's own name and in this order, loads as well.
+        without_bias: Parts that have no bias while the others have one.
 
     Shapes: `(..., input_size) -> tuple of (..., output_sizes[i])`.
     """
 
     def __init__(
-        self, input_size: int, output_sizes: Sequence[int], bias: bool = True, *, parts: Sequence[str], prefix: str = ""
+        self,
+        input_size: int,
+        output_sizes: Sequence[int],
+        bias: bool = True,
+        *,
+        parts: Sequence[str],
+        without_bias: Sequence[str] = (),
+        prefix: str = "",
     ) -> None:
         if len(parts) != len(output_sizes):
             raise ValueError(f"{len(output_sizes)} output sizes but {len(parts)} part names: {tuple(parts)}")
         super().__init__(input_size, sum(output_sizes), bias, prefix=prefix)
         self.output_sizes, self.parts = tuple(output_sizes), tuple(parts)
+        self.without_bias = _checked(without_bias, self.parts)
 
     def part_rows(self) -> Mapping[str, slice]:
         starts = [sum(self.output_sizes[:i]) for i in range(len(self.output_sizes))]
         return {p: slice(s, s + n) for p, s, n in zip(self.parts, starts, self.output_sizes)}
+
+    def part_zeros(self) -> Mapping[str, Sequence[slice]]:
+        return _no_biases(self, self.without_bias)
 
     def reference(self, x: Tensor) -> tuple[Tensor, ...]:
         return torch.split(F.linear(x, self.weight, self.bias), [*self.output_sizes], dim=-1)
@@ -98,6 +110,7 @@ class QKVParallelLinear(Linear):
         num_heads: Query heads.
         num_kv_heads: Key and value heads; as many as query heads when not given.
         parts: What the checkpoint calls the three projections.
+        without_bias: Those that have no bias while the others have one.
 
     Shapes: `(..., hidden_size) -> q (..., heads here, head_dim), k and v (..., key/value heads here, head_dim)`.
     """
@@ -111,16 +124,21 @@ class QKVParallelLinear(Linear):
         bias: bool = True,
         *,
         parts: Sequence[str] = ("q_proj", "k_proj", "v_proj"),
+        without_bias: Sequence[str] = (),
         prefix: str = "",
     ) -> None:
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads or num_heads, head_dim
         self.sizes = (self.num_heads * head_dim, self.num_kv_heads * head_dim, self.num_kv_heads * head_dim)
         super().__init__(hidden_size, sum(self.sizes), bias, prefix=prefix)
         self.parts = tuple(parts)
+        self.without_bias = _checked(without_bias, self.parts)
 
     def part_rows(self) -> Mapping[str, slice]:
         q, k, v = self.sizes
         return dict(zip(self.parts, (slice(0, q), slice(q, q + k), slice(q + k, q + k + v))))
+
+    def part_zeros(self) -> Mapping[str, Sequence[slice]]:
+        return _no_biases(self, self.without_bias)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads = qkv.view(*qkv.shape[:-1], -1, self.head_dim)
@@ -132,3 +150,18 @@ class QKVParallelLinear(Linear):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._heads(self.matmul(x))
+
+
+def _checked(without_bias: Sequence[str], parts: Sequence[str]) -> tuple[str, ...]:
+    unknown = [part for part in without_bias if part not in parts]
+    if unknown:
+        raise ValueError(f"without_bias names {', '.join(unknown)}; the parts are {', '.join(parts)}")
+    return tuple(without_bias)
+
+
+def _no_biases(layer: Linear, without_bias: Sequence[str]) -> Mapping[str, Sequence[slice]]:
+    """The rows of the fused bias that belong to parts without one."""
+    if layer.bias is None or not without_bias:
+        return {}
+    rows = layer.part_rows()
+    return {"bias": [rows[part] for part in without_bias]}

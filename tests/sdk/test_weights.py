@@ -215,3 +215,34 @@ def test_every_name_a_tensor_may_bear_is_a_slot() -> None:
     assert slots["blocks.0.qkv_proj.bias"] == ("blocks.0.qkv_proj.bias", None)
     assert "scale" in slots
     assert "computed" not in slots
+
+
+def test_a_part_without_a_bias_has_one_of_zeros() -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv_proj = QKVParallelLinear(4, 2, 2, 1, without_bias=("k_proj",))
+            self.kv = MergedColumnParallelLinear(4, [2, 2], parts=("k", "v"), without_bias=("k",))
+            for parameter in self.parameters():
+                nn.init.constant_(parameter, torch.nan)
+
+    def tensors() -> dict[str, Tensor]:
+        made = {f"{p}_proj.weight": torch.ones(n, 4) for p, n in (("q", 4), ("k", 2), ("v", 2))}
+        made |= {f"{p}.weight": torch.ones(2, 4) for p in "kv"}
+        return made | {"q_proj.bias": torch.ones(4), "v_proj.bias": torch.ones(2), "v.bias": torch.ones(2)}
+
+    module = Halves()
+    filled = load_weights(module, tensors().items())
+    assert missing_parameters(module, filled) == []
+    assert module.qkv_proj.bias is not None
+    assert module.qkv_proj.bias.tolist() == [1, 1, 1, 1, 0, 0, 1, 1]
+    assert module.kv.bias is not None
+    assert module.kv.bias.tolist() == [0, 0, 1, 1]
+    with pytest.raises(UnexpectedWeightsError, match=r"k_proj\.bias"):
+        load_weights(Halves(), {**tensors(), "k_proj.bias": torch.zeros(2)}.items())
+    without = {name: tensor for name, tensor in tensors().items() if name != "q_proj.bias"}
+    incomplete = Halves()
+    with pytest.raises(MissingWeightsError, match=r"q_proj\.bias"):
+        raise_for_missing(incomplete, load_weights(incomplete, without.items()), without)
+    with pytest.raises(ValueError, match="without_bias names o_proj"):
+        QKVParallelLinear(4, 2, 2, 1, without_bias=("o_proj",))

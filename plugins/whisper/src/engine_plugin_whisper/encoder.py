@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,15 +17,6 @@ from sdk.layers import (
     QKVParallelLinear,
     RowParallelLinear,
 )
-from sdk.weights import load_weights
-
-
-def with_key_biases(weights: Iterable[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
-    """Add what checkpoints leave out: keys have no bias, and the fused projection has one of zeros."""
-    for name, tensor in weights:
-        yield name, tensor
-        if name.endswith(".k_proj.weight"):
-            yield name.removesuffix("weight") + "bias", tensor.new_zeros(tensor.shape[0])
 
 
 class WhisperEncoderAttention(nn.Module):
@@ -33,7 +24,7 @@ class WhisperEncoderAttention(nn.Module):
 
     def __init__(self, hidden_size: int, heads: int) -> None:
         super().__init__()
-        self.qkv_proj = QKVParallelLinear(hidden_size, hidden_size // heads, heads)
+        self.qkv_proj = QKVParallelLinear(hidden_size, hidden_size // heads, heads, without_bias=("k_proj",))
         self.attn = EncoderAttention(heads, hidden_size // heads)
         self.out_proj = RowParallelLinear(hidden_size, hidden_size)
 
@@ -96,8 +87,5 @@ class WhisperEncoder(Encoder):
             raise ValueError(f"this encoder's states are {-count - 1} to {count}; asked for {layer}")
         return layer if layer >= 0 else layer + count + 1
 
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        return load_weights(self, with_key_biases(weights))
 
-
-__all__ = ["WhisperEncoder", "WhisperEncoderAttention", "with_key_biases"]
+__all__ = ["WhisperEncoder", "WhisperEncoderAttention"]

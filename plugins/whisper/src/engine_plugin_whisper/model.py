@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,9 +21,8 @@ from sdk.layers import (
     RowParallelLinear,
     VocabParallelEmbedding,
 )
-from sdk.weights import load_weights
 
-from .encoder import WhisperEncoder, with_key_biases
+from .encoder import WhisperEncoder
 
 
 class WhisperSelfAttention(nn.Module):
@@ -32,7 +30,7 @@ class WhisperSelfAttention(nn.Module):
 
     def __init__(self, hidden_size: int, heads: int) -> None:
         super().__init__()
-        self.qkv_proj = QKVParallelLinear(hidden_size, hidden_size // heads, heads)
+        self.qkv_proj = QKVParallelLinear(hidden_size, hidden_size // heads, heads, without_bias=("k_proj",))
         self.attn = Attention(heads, hidden_size // heads)
         self.out_proj = RowParallelLinear(hidden_size, hidden_size)
 
@@ -47,7 +45,9 @@ class WhisperCrossAttention(nn.Module):
         super().__init__()
         self.head_dim = hidden_size // heads
         self.q_proj = ColumnParallelLinear(hidden_size, hidden_size)
-        self.kv_proj = MergedColumnParallelLinear(hidden_size, [hidden_size] * 2, parts=("k_proj", "v_proj"))
+        self.kv_proj = MergedColumnParallelLinear(
+            hidden_size, [hidden_size] * 2, parts=("k_proj", "v_proj"), without_bias=("k_proj",)
+        )
         self.attn = CrossAttention(heads, self.head_dim, self.project)
         self.out_proj = RowParallelLinear(hidden_size, hidden_size)
 
@@ -140,6 +140,3 @@ class WhisperForConditionalGeneration(Model, SupportsEncoderDecoder):
     def compute_logits(self, hidden_states: Tensor) -> Tensor:
         logits: Tensor = self.proj_out(hidden_states)
         return logits
-
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        return load_weights(self, with_key_biases(weights))
