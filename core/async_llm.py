@@ -8,22 +8,26 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
+
+from sdk.speech import Task, Timestamps
 
 from .engine import Engine
 from .engine_thread import EngineThread
-from .errors import DrainingError, InvalidRequestError, OverloadedError, shown
+from .errors import DrainingError, InvalidRequestError, OverloadedError
 from .inputs import ProcessedInput
+from .job_runner import OnError
 from .jobs import Job, JobMaker
-from .llm import Messages, Prompt
+from .llm import Messages, Prompt, check_on_error
 from .outputs import RequestOutput
 from .plan import EnginePlan
 from .sampling import SamplingParams
-from .stream import Stream
+from .stream import Stream, check_timeout
 
+T = TypeVar("T")
 Process = Callable[[], ProcessedInput]
 MAX_PROCESSING_THREADS = 4
 """Prompts are tokenized, and their pictures decoded and resized, by at most so many threads."""
@@ -50,7 +54,8 @@ class AsyncLLM:
         self._workers = ThreadPoolExecutor(min(MAX_PROCESSING_THREADS, os.cpu_count() or 1), "engine-inputs")
         self._streams: dict[str, Stream] = {}
         self._queued: dict[str, Stream] = {}
-        self._lock = threading.Lock()  # of the two above: streams may live in several event loops
+        self._wholes: dict[object, asyncio.AbstractEventLoop] = {}
+        self._lock = threading.Lock()  # of the three above: requests may live in several event loops
         self._draining = False
         self._empty: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         # Whoever forgets to close: the thread ends when this object is collected, or with the interpreter.
@@ -117,6 +122,60 @@ class AsyncLLM:
         process = functools.partial(self.engine.inputs.process_chat, messages, tools=tools, **template_kwargs)
         return self._serve(process, sampling_params, request_id, timeout, priority)
 
+    def transcribe(
+        self,
+        audio: Any,
+        *,
+        language: str | None = None,
+        task: Task = "transcribe",
+        prompt: str | None = None,
+        temperature: float = 0.0,
+        timestamps: Timestamps | None = None,
+        to_language: str | None = None,
+        stream: bool = False,
+        on_error: OnError = "raise",
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> Any:
+        """Turn speech into text, beside other requests. Whoever stops waiting, or reading, aborts it.
+
+        Args:
+            audio: As `LLM.transcribe` takes it; so are the other arguments.
+            stream: Return an asynchronous iterator of `TranscriptionDelta`s.
+            timeout: Seconds until it ends with `RequestTimeoutError`.
+            priority: The lower, the earlier the turn of its pieces.
+
+        Returns:
+            To be awaited: a `Transcription`, or a list of them for a list.
+
+        Raises:
+            MediaError: A clip is no sound, or too long.
+            InvalidRequestError: The model does not transcribe, or not so.
+            OverloadedError: As many requests wait as may (`max_queued_requests`).
+        """
+        from .transcription.async_request import AsyncRequest
+
+        check_on_error(on_error)
+        wishes: dict[str, Any] = {
+            "language": language,
+            "to_language": to_language,
+            "task": task,
+            "prompt": prompt,
+            "temperature": temperature,
+            "timestamps": timestamps,
+        }
+        process = self.engine.inputs.process
+        request = AsyncRequest(
+            self.engine,
+            audio,
+            wishes,
+            timeout,
+            lambda text, params: self._serve(lambda: process(text), params, None, None, priority, is_part=True),
+            self._in_thread,
+        )
+        held = self._held()
+        return request.deltas(held) if stream else request.transcriptions(held, on_error)
+
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """End requests; what they have so far is their last output, with `finish_reason="abort"`."""
         for name in [request_id] if isinstance(request_id, str) else list(request_id):
@@ -136,7 +195,8 @@ class AsyncLLM:
         with self._lock:
             self._empty.append((loop, empty))
             self._streams = {name: s for name, s in self._streams.items() if not s.loop.is_closed()}
-            if not self._streams:
+            self._wholes = {mark: home for mark, home in self._wholes.items() if not home.is_closed()}
+            if not self._streams and not self._wholes:
                 empty.set()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(empty.wait(), drain)
@@ -182,15 +242,19 @@ class AsyncLLM:
         request_id: str | None,
         timeout: float | None,
         priority: int,
+        *,
+        is_part: bool = False,
     ) -> AsyncGenerator[RequestOutput, None]:
+        """Serve one prompt. `is_part`: of a request that has been admitted as a whole, so it is not refused any more."""
         chosen = self._maker.defaults if params is None else params
         if not isinstance(chosen, SamplingParams):
             raise InvalidRequestError(
                 f"sampling_params is a SamplingParams, not a {type(chosen).__name__}", param="sampling_params"
             )
-        if timeout is not None and not timeout > 0:
-            raise InvalidRequestError(f"timeout must be above 0, not {shown(timeout)}", param="timeout")
-        stream = self._admit(request_id, chosen, timeout)
+        check_timeout(timeout)
+        if not is_part:
+            self._check_room()
+        stream = self._register(request_id, chosen, timeout)
         try:
             make = self._maker.make
             await self._begin(stream, lambda: make(stream.job_id, process(), chosen, priority))
@@ -200,13 +264,12 @@ class AsyncLLM:
             stream.close()
             self._release(stream)
 
-    def _admit(self, request_id: str | None, params: SamplingParams, timeout: float | None) -> Stream:
-        """A stream with a name that no other has, unless there are too many."""
+    def _check_room(self) -> None:
+        """Refuse one request more, where the engine has stopped, is being closed, or has too many."""
         if self.engine.dead is not None:
             raise self.engine.stopped()
         if self._draining:
             raise DrainingError("the engine is being closed and takes no more requests")
-        job_id = self._maker.next_id()
         with self._lock:
             most = self.engine.config.max_queued_requests
             if len(self._queued) >= most:
@@ -215,12 +278,33 @@ class AsyncLLM:
                 raise OverloadedError(
                     f"{most} requests wait already; try again later, or raise max_queued_requests", param="request_id"
                 )
+
+    def _register(self, request_id: str | None, params: SamplingParams, timeout: float | None) -> Stream:
+        """A stream with a name that no other has."""
+        if self.engine.dead is not None:
+            raise self.engine.stopped()
+        job_id = self._maker.next_id()
+        with self._lock:
             name = request_id or job_id
             if name in self._streams:
                 name = f"{name}-{job_id}"
             stream = Stream(name, job_id, params.output_kind, self._thread, timeout)
             self._streams[name] = self._queued[name] = stream
         return stream
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Admit a request of several prompts as a whole, and have `close` wait for it also between two of them."""
+        self._check_room()
+        mark, loop = object(), asyncio.get_running_loop()
+        with self._lock:
+            self._wholes[mark] = loop
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._wholes[mark]
+            self._tell_if_empty()
 
     async def _begin(self, stream: Stream, make: Callable[[], Job]) -> None:
         """Make the job in a worker thread (prompts are processed there, and grammars compiled) and hand it to the engine."""
@@ -240,11 +324,21 @@ class AsyncLLM:
             raise
         stream.begin(job)
 
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function in a worker thread, unless the engine has stopped."""
+        if self.engine.dead is not None:
+            raise self.engine.stopped()
+        return await asyncio.get_running_loop().run_in_executor(self._workers, function, *arguments)
+
     def _release(self, stream: Stream) -> None:
         with self._lock:
             self._streams.pop(stream.name, None)
             self._queued.pop(stream.name, None)
-            waiting = self._empty if not self._streams else []
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        with self._lock:
+            waiting = self._empty if not self._streams and not self._wholes else []
         for loop, event in waiting:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(event.set)

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from sdk.speech import Task, Timestamps
 
 from .engine import Engine
-from .errors import EngineDeadError, EngineError, InvalidRequestError
-from .jobs import Job, JobMaker, of_requests
+from .errors import InvalidRequestError
+from .job_runner import JobRunner, OnError
+from .jobs import Job
 from .outputs import RequestOutput, RequestOutputKind
 from .plan import EnginePlan
-from .progress import ProgressMeter
 from .sampling import SamplingParams
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 Messages = Sequence[Mapping[str, Any]]
-OnError = Literal["raise", "return"]
 
 
 class LLM:
@@ -39,8 +38,7 @@ class LLM:
 
     def __init__(self, model: str, **options: Any) -> None:
         self.engine = Engine(str(model), options)
-        self._maker = JobMaker(self.engine)
-        self._jobs: dict[str, Job] = {}
+        self.runner = JobRunner(self.engine)
 
     # ---- what users call --------------------------------------------------------------------------------------------
 
@@ -143,12 +141,17 @@ class LLM:
             MediaError: A clip is no sound, or too long.
             InvalidRequestError: The model does not transcribe, or not so.
         """
-        from .transcription.transcriber import Transcriber, as_clips
+        from .media.audio_limits import AudioLimits
+        from .transcription.clips import as_clips
+        from .transcription.speech import Speech
+        from .transcription.transcriber import Transcriber
+        from .transcription.wishes import checked_wish
 
         check_on_error(on_error)
         clips, single = as_clips(audio)
-        transcriber = Transcriber(self)
-        wish = transcriber.wish(
+        speech = Speech(self.engine)
+        wish = checked_wish(
+            speech,
             language=language,
             to_language=to_language,
             task=task,
@@ -156,18 +159,16 @@ class LLM:
             temperature=temperature,
             timestamps=timestamps,
         )
+        transcriber = Transcriber(speech, self.runner, AudioLimits(seconds=self.engine.config.max_audio_seconds))
         if stream:
             return transcriber.stream(clips, wish)
         show = len(clips) > 1 if use_progress is None else use_progress
-        made = transcriber.transcribe(clips, wish, on_error, show)
+        made = transcriber.transcribe(clips, wish, on_error, show_progress=show)
         return made[0] if single else made
 
     def abort(self, request_id: str | Iterable[str]) -> None:
         """End requests; what they have so far is returned with `finish_reason="abort"`."""
-        for parent in [request_id] if isinstance(request_id, str) else request_id:
-            job = self._jobs.get(parent)
-            if job is not None:
-                self.engine.abort(r.request_id for r in job.requests)
+        self.runner.abort([request_id] if isinstance(request_id, str) else request_id)
 
     @property
     def plan(self) -> EnginePlan:
@@ -180,7 +181,7 @@ class LLM:
 
     def default_sampling_params(self) -> SamplingParams:
         """What the model's generation_config.json asks for: greedy unless it says `do_sample`."""
-        return self._maker.defaults
+        return self.runner.maker.defaults
 
     def reset_caches(self) -> None:
         """Forget what earlier requests left: pages, embeddings, processed media. Running requests are not touched."""
@@ -211,18 +212,11 @@ class LLM:
     ) -> Any:
         check_on_error(on_error)
         priorities = _priorities(priority, len(inputs))
-        jobs = self._make_jobs(inputs, self._params_for(params, len(inputs)), on_error, priorities)
+        jobs = self.runner.make(inputs, self._params_for(params, len(inputs)), on_error, priorities)
         if stream:
             return self._stream(jobs, on_error)
         show = len(jobs) > 1 if use_progress is None else use_progress
-        meter = ProgressMeter(len(jobs), quiet=not show or self.engine.config.disable_progress)
-        try:
-            for job in self._run(jobs, on_error, stream=False):
-                if job.ended:
-                    meter.done(sum(r.output_len for r in job.requests))
-        finally:
-            meter.close()
-        return [j.output for j in jobs]
+        return self.runner.finish(jobs, on_error, show_progress=show)
 
     def _params_for(self, params: Any, count: int) -> list[SamplingParams]:
         if params is None:
@@ -236,89 +230,8 @@ class LLM:
             )
         return found
 
-    def _make_jobs(
-        self,
-        inputs: Sequence[Any],
-        params: list[SamplingParams],
-        on_error: OnError,
-        priorities: Sequence[int] | None = None,
-    ) -> list[Job]:
-        """Check every prompt before anything is started."""
-        jobs = []
-        for index, (process, p, priority) in enumerate(zip(inputs, params, priorities or [0] * len(inputs))):
-            job_id = self._maker.next_id()
-            try:
-                jobs.append(self._maker.make(job_id, process(), p, priority))
-            except EngineError as e:
-                if on_error == "raise":
-                    if len(inputs) > 1:
-                        e.message = f"prompt {index}: {e.message}"
-                        e.args = (e.message,)
-                    raise
-                jobs.append(Job(RequestOutput(job_id, None, [], [], finished=True, error=e), p))
-        return jobs
-
-    def _run(self, jobs: Sequence[Job], on_error: OnError, stream: bool) -> Iterator[Job]:
-        """Run jobs together; yields each one when it has something new. Whatever happens, nothing stays behind."""
-        owner = of_requests(jobs)
-        failure: EngineError | None = None
-        try:
-            for job in jobs:
-                self._start(job, on_error)
-            yield from (j for j in jobs if not j.requests)
-            while any(not j.output.finished for j in jobs):
-                changed = self._step(jobs, owner, stream)
-                for job in changed:
-                    failure = failure or job.output.error
-                    yield job
-                if failure is not None and on_error == "raise":
-                    raise failure
-        except EngineError as e:
-            e.partial_results = [j.output for j in jobs if j.output.finished and j.output.error is None]
-            raise
-        finally:
-            self.engine.abort(owner)
-            for job in jobs:
-                self._jobs.pop(job.output.request_id, None)
-
-    def _start(self, job: Job, on_error: OnError) -> None:
-        self._jobs[job.output.request_id] = job
-        try:
-            for request in job.requests:
-                self.engine.add(request)
-        except EngineError as e:
-            if on_error == "raise" or isinstance(e, EngineDeadError):
-                raise
-            self.engine.abort(r.request_id for r in job.requests)
-            job.fail(e)
-
-    def _step(self, jobs: Sequence[Job], owner: Mapping[str, tuple[Job, int]], stream: bool) -> list[Job]:
-        """One step of the engine; the jobs of ours that it changed, brought up to date."""
-        changed: dict[int, Job] = {}
-        for request in self.engine.step() if self.engine.scheduler.has_work else ():
-            if request.request_id not in owner:
-                continue
-            job, index = owner[request.request_id]
-            if stream or job.params.stops or request.finished:  # text is made as it comes only where somebody looks
-                self._update(job, index)
-                changed[id(job)] = job
-        for job in jobs:  # ended between our steps: aborted, or by another thread's step
-            for index, request in enumerate(job.requests):
-                if request.finished and job.ends[index] is None:
-                    self._update(job, index)
-                    changed[id(job)] = job
-        return list(changed.values())
-
-    def _update(self, job: Job, index: int) -> None:
-        """Bring a sequence's text up to date; a stop string ends it."""
-        request = job.requests[index]
-        finished = request.finished  # first: another thread's step may be adding tokens
-        hit = job.advance(index, len(request.token_ids), finished=finished)
-        if hit is not None:
-            self.engine.stop(request, hit)
-
     def _stream(self, jobs: Sequence[Job], on_error: OnError) -> Iterator[RequestOutput]:
-        for job in self._run(jobs, on_error, stream=True):
+        for job in self.runner.run(jobs, on_error, stream=True):
             output = job.take(job.params.output_kind or RequestOutputKind.DELTA)
             if output is not None:
                 yield output

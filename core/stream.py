@@ -9,9 +9,15 @@ from __future__ import annotations
 import asyncio
 
 from .engine_thread import EngineThread
-from .errors import EngineError, RequestTimeoutError
+from .errors import EngineError, InvalidRequestError, RequestTimeoutError, shown
 from .jobs import Job
 from .outputs import RequestOutput, RequestOutputKind
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Refuse what is no time to wait."""
+    if timeout is not None and not timeout > 0:
+        raise InvalidRequestError(f"timeout must be above 0, not {shown(timeout)}", param="timeout")
 
 
 class Stream:

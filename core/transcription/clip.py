@@ -22,6 +22,17 @@ from .result import Segment, Transcription, Word
 from .speech import Speech
 from .split import split_audio
 
+Steps = Generator[list[Call], list[CompletionOutput], Transcription]
+
+
+def advance(steps: Steps, made: list[CompletionOutput] | None) -> list[Call] | Transcription:
+    """Give a clip the completions of its last round (None: it begins); the calls of its next one, or the whole."""
+    try:
+        return steps.send(made)  # type: ignore[arg-type]  # None starts a generator
+    except StopIteration as done:
+        whole: Transcription = done.value
+        return whole
+
 
 class ClipTask:
     """One clip.
@@ -56,7 +67,7 @@ class ClipTask:
         """Whether what the model writes is the text as it stands, so that it may be shown while it is written."""
         return self.config.fallback is None and self.wish.timestamps is None and not self.speech.changes_text
 
-    def steps(self) -> Generator[list[Call], list[CompletionOutput], Transcription]:
+    def steps(self) -> Steps:
         """Yields calls, is sent their completions in order, and returns the transcription."""
         yield from self._listen()
         for piece in self.pieces:

@@ -114,7 +114,7 @@ def assert_idle(llm: LLM) -> None:
     assert states is None or states.pool.num_free == states.pool.num_pages
     assert len(engine.scheduler._free_slots) == engine.config.max_num_seqs
     assert not engine._requests
-    assert not llm._jobs
+    assert not llm.runner.jobs
 
 
 def hf_greedy(model: Any, inputs: Mapping[str, Any], found: Sequence[int]) -> list[int]:

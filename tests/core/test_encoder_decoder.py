@@ -173,7 +173,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("kernels", ["1", "0"], ids=["compiled", "torch"])
+@pytest.mark.parametrize("kernels", ["compiled", "torch"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_company_chunks_and_kernels_change_nothing(
     folder: Path, expected: list[list[int]], options: dict[str, Any], kernels: str, monkeypatch: pytest.MonkeyPatch
@@ -207,7 +207,7 @@ def test_a_better_priority_takes_the_only_state(folder: Path, monkeypatch: pytes
     with opened(folder) as llm:
 
         def job(seed: int, priority: int) -> Any:
-            made = llm._maker.make(llm._maker.next_id(), llm.engine.inputs.process(asked(seed)), SHORT, priority)
+            made = llm.runner.maker.make(llm.runner.maker.next_id(), llm.engine.inputs.process(asked(seed)), SHORT, priority)
             llm.engine.add(made.requests[0])
             return made.requests[0]
 

@@ -45,7 +45,7 @@ def open_llm(folder: Path) -> Iterator[Open]:
         for llm in opened:
             assert llm.engine.pool.num_free == llm.engine.pool.num_pages
             assert not llm.engine.scheduler.has_work
-            assert not llm._jobs
+            assert not llm.runner.jobs
     finally:
         registry.unregister(fake.ARCHITECTURE)
         for llm in opened:

@@ -1,0 +1,101 @@
+"""One call of `AsyncLLM.transcribe`: its deadline, and its place among the requests of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RequestTimeoutError
+from ..job_runner import OnError
+from ..media.audio_limits import AudioLimits
+from ..stream import check_timeout
+from .async_transcriber import AsyncTranscriber, Complete, InThread
+from .clips import as_clips
+from .piece import Wish
+from .result import Transcription, TranscriptionDelta
+from .speech import Speech
+from .wishes import checked_wish
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+
+
+class AsyncRequest:
+    """What a caller asks for. Nothing happens before it is awaited or read.
+
+    Args:
+        engine: With the model.
+        audio: One clip or a list.
+        wishes: What `checked_wish` takes.
+        timeout: Seconds until it ends; None: as many as it takes.
+        complete: Completes one prompt.
+        in_thread: Calls a function in a worker thread.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        audio: Any,
+        wishes: Mapping[str, Any],
+        timeout: float | None,
+        complete: Complete,
+        in_thread: InThread,
+    ) -> None:
+        check_timeout(timeout)
+        self.clips, self._single = as_clips(audio)
+        self.engine, self.wishes, self.timeout = engine, wishes, timeout
+        self.complete, self.in_thread = complete, in_thread
+        self._deadline: float | None = None
+
+    async def transcriptions(
+        self, place: AbstractContextManager[None], on_error: OnError
+    ) -> Transcription | list[Transcription]:
+        """All clips; `place` is held meanwhile."""
+        with place:
+            self._begin()
+            async with self._in_time():
+                transcriber, wish = await self._prepare()
+                made = await transcriber.transcribe(self.clips, wish, on_error)
+        return made[0] if self._single else made
+
+    async def deltas(self, place: AbstractContextManager[None]) -> AsyncGenerator[TranscriptionDelta, None]:
+        """Clips one after another, each as its text comes; `place` is held meanwhile."""
+        with place:
+            self._begin()
+            async with self._in_time():
+                transcriber, wish = await self._prepare()
+            async with aclosing(transcriber.stream(self.clips, wish)) as deltas:
+                while True:
+                    async with self._in_time():  # not around the yield: the reader's own time is not cancelled
+                        delta = await anext(deltas, None)
+                    if delta is None:
+                        return
+                    yield delta
+
+    async def _prepare(self) -> tuple[AsyncTranscriber, Wish]:
+        def check() -> tuple[Speech, Wish]:
+            speech = Speech(self.engine)
+            return speech, checked_wish(speech, **self.wishes)
+
+        speech, wish = await self.in_thread(check)
+        limits = AudioLimits(seconds=self.engine.config.max_audio_seconds)
+        return AsyncTranscriber(speech, self.complete, self.in_thread, limits, self.engine.config.max_num_seqs), wish
+
+    def _begin(self) -> None:
+        self._deadline = None if self.timeout is None else asyncio.get_running_loop().time() + self.timeout
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        limit = asyncio.timeout_at(self._deadline)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if limit.expired():
+                raise RequestTimeoutError(f"the request's {self.timeout:g} s were over", param="timeout") from None
+            raise
+
+
+__all__ = ["AsyncRequest"]
