@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .errors import InvalidRequestError, ModelNotFoundError
+from .errors import EngineError, InvalidRequestError, ModelNotFoundError
 from .plugins import Catalog, ResolvedPlugin
 
 PREFIX = "demo/"
@@ -53,6 +53,31 @@ def read_example(folder: Path, *names: str) -> list[Any]:
         raise InvalidRequestError(
             f"this model brings no example ({EXAMPLE} in its folder): {e}", param="--example"
         ) from e
+
+
+def all_demos() -> list[str]:
+    """Ids of every demo that an installed plugin ships.
+
+    Raises:
+        ModelNotFoundError: There is none.
+    """
+    catalog = Catalog.installed()
+    names = sorted(
+        {claim.distribution.rpartition("-")[2] for claim in catalog.claims() if claim.kind == "architecture"}
+    )
+    found = [f"{PREFIX}{name}" for name in names if _ships_demo(f"{PREFIX}{name}")]
+    if not found:
+        raise ModelNotFoundError(
+            "no installed plugin ships a demo; try: pip install engine-plugin-llava", param="model"
+        )
+    return found
+
+
+def _ships_demo(model: str) -> bool:
+    try:
+        return find_demo(model) is not None
+    except EngineError:  # it ships none, or cannot be used
+        return False
 
 
 def _folder(plugin: ResolvedPlugin) -> Path:

@@ -29,6 +29,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "run": Command("run:run", "Ask a model once, or chat with it."),
     "transcribe": Command("transcribe:transcribe", "Turn speech into text."),
+    "serve": Command("serve:serve", "Serve models over HTTP, in OpenAI's form."),
     "explain": Command("explain:explain", "Tell what a model would be on this machine, without loading it."),
     "plugins list": Command("plugins:list_", "List the installed plugins and their states."),
     "plugins show": Command("plugins:show", "Show what a plugin says about an architecture."),

@@ -1,0 +1,251 @@
+"""`engine serve`: models behind an OpenAI-compatible HTTP server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InvalidConfigError, InvalidRequestError
+
+
+def _option(*names: str, help: str, default: object = None, **more: Any) -> Any:
+    """An option that the environment may give as well: `--max-model-len` as ENGINE_MAX_MODEL_LEN."""
+    name = names[0].partition("/")[0].removeprefix("--").replace("-", "_").upper()
+    shown = False if default is None else str(default)
+    return typer.Option(*names, help=help, envvar=f"ENGINE_{name}", show_default=shown, **more)
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Values of a file, under those of flags and of the environment."""
+    if path is None:
+        return None
+    known = {p.name for p in context.command.params if p.name} - {"config"}
+    from ..config import EngineConfig
+    from ..server.settings import ServerSettings, unknown_option
+
+    others = {*EngineConfig.model_fields, *ServerSettings.model_fields} - {"model"}
+    defaults: dict[str, Any] = {}
+    for key, value in _load(path).items():
+        name = _ALIASES.get(key.replace("-", "_"), key.replace("-", "_"))
+        if name not in known and name not in others:
+            raise unknown_option(key, dict.fromkeys(sorted(known | others)))
+        defaults[name] = _as_flag(name, value) if name in known else value
+    context.default_map = defaults
+    context.obj = {name: value for name, value in defaults.items() if name not in known}
+    return path
+
+
+_ALIASES = {"model": "models", "served_model_names": "served_model_name", "api_keys": "api_key", "plugins": "plugin",
+            "limit_mm_per_prompt": "limit", "allowed_origins": "allowed_origin", "allowed_media_hosts": "allowed_media_host",
+            "allowed_media_networks": "allowed_media_network", "enable_prefix_caching": "prefix_caching"}  # fmt: skip
+"""Names in a file that a flag has under another one."""
+_REPEATED = {"models", "served_model_name", "api_key", "plugin", "limit", "allowed_origin", "allowed_media_host",
+             "allowed_media_network"}  # fmt: skip
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise InvalidConfigError(f"--config {path} cannot be read: {e!s:.300}", param="--config") from e
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        raise InvalidConfigError(f"--config {path} must map the names of options to values", param="--config")
+    return found
+
+
+def _as_flag(name: str, value: Any) -> Any:
+    """A file's value as the flag takes it: a mapping becomes NAME=VALUE, one value becomes a list of one."""
+    if name not in _REPEATED:
+        return value
+    if isinstance(value, Mapping):
+        return [f"{key}={v}" for key, v in value.items()]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def serve(
+    context: typer.Context,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL...", help="Folder in HF layout, hub id, or a shipped demo; demo: all of these."),
+    ] = None,
+    # ---- the server
+    host: Annotated[str | None, _option("--host", help="Address to listen at.", default="127.0.0.1")] = None,
+    port: Annotated[int | None, _option("--port", help="0: any that is free.", default=2242)] = None,
+    api_key: Annotated[list[str] | None, _option("--api-key", help="Ask for this key; may be repeated.")] = None,
+    served_model_name: Annotated[
+        list[str] | None, _option("--served-model-name", help="What clients call a model; one for each.")
+    ] = None,
+    strict: Annotated[bool | None, _option("--strict/--no-strict", help="Refuse parameters that nobody knows.")] = None,
+    allowed_origin: Annotated[
+        list[str] | None, _option("--allowed-origin", help="Pages that may call from a browser.")
+    ] = None,
+    allowed_media_host: Annotated[
+        list[str] | None,
+        _option("--allowed-media-host", "--allowed-media-domains", help="Fetch pictures and clips from this host."),
+    ] = None,
+    allowed_media_network: Annotated[
+        list[str] | None,
+        _option("--allowed-media-network", help="Private network, as 10.1.0.0/16, where these hosts may be."),
+    ] = None,
+    max_body_bytes: Annotated[
+        int | None, _option("--max-body-bytes", help="Largest request.", default="64 MiB")
+    ] = None,
+    request_timeout: Annotated[
+        float | None, _option("--request-timeout", help="Seconds that a request may take.", default=600)
+    ] = None,
+    write_timeout: Annotated[
+        float | None, _option("--write-timeout", help="Seconds until who does not read is dropped.", default=60)
+    ] = None,
+    drain_timeout: Annotated[
+        float | None,
+        _option("--drain-timeout", "--shutdown-timeout", help="Seconds for requests in flight at the end.", default=30),
+    ] = None,
+    log_level: Annotated[
+        str | None, _option("--log-level", help="debug, info, warning or error.", default="info")
+    ] = None,
+    log_format: Annotated[str | None, _option("--log-format", help="text or json.", default="text")] = None,
+    log_prompts: Annotated[
+        bool | None, _option("--log-prompts/--no-log-prompts", help="Write prompts into the log.")
+    ] = None,
+    # ---- the engines
+    dtype: Annotated[str | None, _option("--dtype", help="auto, float32, bfloat16 or float16.", default="auto")] = None,
+    device: Annotated[str | None, _option("--device", help="auto, cpu or cuda.", default="auto")] = None,
+    max_model_len: Annotated[int | None, _option("--max-model-len", help="Longest sequence, in tokens.")] = None,
+    max_num_seqs: Annotated[
+        int | None, _option("--max-num-seqs", help="Most sequences in a step.", default=256)
+    ] = None,
+    max_num_batched_tokens: Annotated[
+        int | None, _option("--max-num-batched-tokens", help="Most tokens in a step.", default=2048)
+    ] = None,
+    max_queued_requests: Annotated[
+        int | None, _option("--max-queued-requests", help="Most requests that wait for their turn.", default=256)
+    ] = None,
+    kv_cache_bytes: Annotated[int | None, _option("--kv-cache-bytes", help="Size of the page pool.")] = None,
+    block_size: Annotated[int | None, _option("--block-size", help="Tokens in a page.", default=32)] = None,
+    prefix_caching: Annotated[
+        bool | None, _option("--prefix-caching/--no-prefix-caching", help="Share pages of equal beginnings.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        _option("--limit", "--limit-mm-per-prompt", help="MODALITY=N: most items in a prompt.", default="image=8"),
+    ] = None,
+    max_audio_seconds: Annotated[
+        float | None, _option("--max-audio-seconds", help="Longest clip.", default=1800)
+    ] = None,
+    plugin: Annotated[list[str] | None, _option("--plugin", help="ARCH=distribution, where two claim one.")] = None,
+    seed: Annotated[int | None, _option("--seed", help="Of requests that bring none.", default=0)] = None,
+    revision: Annotated[str | None, _option("--revision", help="Of a hub id.")] = None,
+    tokenizer: Annotated[str | None, _option("--tokenizer", help="Folder or hub id, if not the model's.")] = None,
+    chat_template: Annotated[
+        str | None, _option("--chat-template", help="A Jinja template or its path, in the place of the model's.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="YAML file of any of these.",
+            envvar="ENGINE_CONFIG",
+            is_eager=True,
+            callback=_read_config,
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be served, and end.")] = False,
+) -> int:
+    """Serve models over HTTP, in OpenAI's form.
+
+    Every option may stand in the environment (--max-model-len as ENGINE_MAX_MODEL_LEN) or in the --config file; a flag comes
+    before the environment, and that before the file.
+    """
+    from ..plugins import parse_pins
+
+    if not models:
+        raise InvalidRequestError("say which model to serve, such as demo/llava", param="--model")
+    from_file: Mapping[str, Any] = context.obj or {}
+    options = {
+        "dtype": dtype,
+        "device": device,
+        "max_model_len": max_model_len,
+        "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max_num_batched_tokens,
+        "max_queued_requests": max_queued_requests,
+        "kv_cache_bytes": kv_cache_bytes,
+        "block_size": block_size,
+        "enable_prefix_caching": prefix_caching,
+        "limit_mm_per_prompt": parse_limits(limit) if limit else None,
+        "max_audio_seconds": max_audio_seconds,
+        "plugins": parse_pins(plugin) if plugin else None,
+        "seed": seed,
+        "revision": revision,
+        "tokenizer": tokenizer,
+        "chat_template": chat_template,
+    }
+    server = {
+        "host": host,
+        "port": port,
+        "api_keys": api_key,
+        "served_model_names": served_model_name,
+        "strict": strict,
+        "allowed_origins": allowed_origin,
+        "allowed_media_hosts": allowed_media_host,
+        "allowed_media_networks": allowed_media_network,
+        "max_body_bytes": max_body_bytes,
+        "request_timeout": request_timeout,
+        "write_timeout": write_timeout,
+        "drain_timeout": drain_timeout,
+        "log_level": log_level,
+        "log_format": log_format,
+        "log_prompts": log_prompts,
+    }
+    return _run(models, _given(server), _given(options), from_file, dry_run)
+
+
+def _run(
+    models: list[str], server: dict[str, Any], options: dict[str, Any], from_file: Mapping[str, Any], dry_run: bool
+) -> int:
+    try:
+        from ..server.settings import ServerSettings
+        from ..server.start import dry_run as tell
+        from ..server.start import serve as run
+    except ImportError as e:
+        raise InvalidConfigError(
+            f"the server needs {e.name!r}, which is not installed: pip install 'engine-plugin-sdk[server]'",
+            param="--serve",
+        ) from e
+    own = {name: value for name, value in from_file.items() if name in ServerSettings.model_fields}
+    settings = ServerSettings.make({**own, **server})
+    options = {**{name: value for name, value in from_file.items() if name not in own}, **options}
+    return tell(models, settings, options) if dry_run else run(models, settings, options)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user gave."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if value is not None and value != []
+    }
+
+
+def parse_limits(given: list[str]) -> dict[str, int]:
+    """`["image=2,audio=1"]`, or JSON, → `{"image": 2, "audio": 1}`."""
+    limits: dict[str, int] = {}
+    for text in given:
+        try:
+            if text.lstrip().startswith("{"):
+                found = {str(name): int(count) for name, count in json.loads(text).items()}
+            else:
+                pairs = (pair.partition("=") for pair in text.split(","))
+                found = {modality.strip(): int(count) for modality, _, count in pairs}
+        except (ValueError, TypeError, AttributeError) as e:
+            raise InvalidRequestError(
+                f"--limit is MODALITY=N, such as image=2, not {text!r:.60}", param="--limit"
+            ) from e
+        limits.update(found)
+    return limits

@@ -1,0 +1,118 @@
+"""Bodies: the type that a route takes, and no more bytes than it may have, before anything is parsed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message
+
+from ..errors import OverloadedError
+from .errors import HttpError
+from .settings import ServerSettings
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+BUFFERED_BYTES = 2**30
+"""Bodies of all requests in flight together."""
+
+
+class BodyReader:
+    """Reads bodies for a whole server.
+
+    Args:
+        settings: With the limits.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.most, self.idle = settings.max_body_bytes, settings.idle_timeout
+        self.held = 0
+
+    async def read(self, request: Request) -> bytearray:
+        """The whole body.
+
+        Raises:
+            HttpError: It is too large, or does not come.
+            OverloadedError: Those of other requests take what memory there is for them.
+        """
+        said = request.headers.get("content-length", "0")
+        if said.isdigit() and int(said) > self.most:
+            raise self._too_large()
+        body = bytearray()
+        try:
+            while True:
+                message = await self._next(request)
+                part = message.get("body", b"")
+                body += part
+                self.held += len(part)
+                if len(body) > self.most:
+                    raise self._too_large()
+                if self.held > BUFFERED_BYTES:
+                    raise OverloadedError("the requests that are being received take all the memory there is for them")
+                if not message.get("more_body"):
+                    return body
+        except BaseException:
+            self.release(body)
+            raise
+
+    def release(self, body: bytearray) -> None:
+        """Count a body no longer."""
+        self.held -= len(body)
+
+    async def _next(self, request: Request) -> Message:
+        try:
+            message = await asyncio.wait_for(request.receive(), self.idle)
+        except TimeoutError:
+            raise HttpError(408, f"the rest of the request did not come within {self.idle:g} s") from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        return message
+
+    def _too_large(self) -> HttpError:
+        return HttpError(413, f"the request has more than {self.most} bytes")
+
+
+def route_for(content_type: str, reader: BodyReader) -> type[APIRoute]:
+    """A kind of route whose bodies are of this type."""
+
+    class Route(APIRoute):
+        def get_route_handler(self) -> Handler:
+            handle = super().get_route_handler()
+
+            async def checked(request: Request) -> Response:
+                _check_type(request, content_type)
+                body = await reader.read(request)
+                try:
+                    return await handle(_replayed(request, bytes(body)))
+                finally:
+                    reader.release(body)
+
+            return checked
+
+    return Route
+
+
+def _check_type(request: Request, wanted: str) -> None:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given == wanted or (
+        wanted == "application/json" and given.startswith("application/") and given.endswith("+json")
+    ):
+        return
+    raise HttpError(415, f"send this with the header Content-Type: {wanted}, not {given[:60] or 'without one'}")
+
+
+def _replayed(request: Request, body: bytes) -> Request:
+    """The request with its body to be read again; after that, it tells when the client leaves."""
+    sent = False
+
+    async def receive() -> Message:
+        nonlocal sent
+        if sent:
+            return await request.receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return Request(request.scope, receive, request._send)
