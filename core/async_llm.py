@@ -25,6 +25,7 @@ from .llm import Messages, Prompt, check_on_error
 from .outputs import RequestOutput
 from .plan import EnginePlan
 from .sampling import SamplingParams
+from .served import ServedEngine, Stepper
 from .stream import Stream, check_timeout
 
 T = TypeVar("T")
@@ -48,9 +49,13 @@ class AsyncLLM:
     """
 
     def __init__(self, model: str, **options: Any) -> None:
-        self.engine = Engine(str(model), options)
-        self._maker = JobMaker(self.engine)
-        self._thread = EngineThread(self.engine)
+        engine = Engine(str(model), options)
+        self._open(engine, EngineThread(engine))
+
+    def _open(self, engine: ServedEngine, thread: Stepper) -> None:
+        """Serve with an engine and who steps it."""
+        self.engine, self._thread = engine, thread
+        self._maker = JobMaker(engine)
         self._workers = ThreadPoolExecutor(min(MAX_PROCESSING_THREADS, os.cpu_count() or 1), "engine-inputs")
         self._streams: dict[str, Stream] = {}
         self._queued: dict[str, Stream] = {}
@@ -59,7 +64,7 @@ class AsyncLLM:
         self._draining = False
         self._empty: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         # Whoever forgets to close: the thread ends when this object is collected, or with the interpreter.
-        weakref.finalize(self, EngineThread.close, self._thread)
+        weakref.finalize(self, thread.close)
 
     @classmethod
     async def create(cls, model: str, **options: Any) -> AsyncLLM:

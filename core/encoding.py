@@ -5,6 +5,7 @@ An item's failure is its own request's; the others go on in the same step.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -75,9 +76,17 @@ class MediaEncoder:
     ) -> None:
         self.model, self.cache, self.states = model, cache, states
         self.hidden_size, self.plugin, self.dtype, self.device = hidden_size, plugin, dtype, device
+        self.seconds = 0.0
+        """Spent here so far."""
 
     def encode(self, plan: StepPlan) -> list[tuple[Request, EngineError]]:
         """Encode what a plan says, items of a modality together and equal ones once; returns whose items failed."""
+        start = time.perf_counter()
+        failed = self._encode(plan)
+        self.seconds += time.perf_counter() - start
+        return failed
+
+    def _encode(self, plan: StepPlan) -> list[tuple[Request, EngineError]]:
         waiting: dict[tuple[str, str], list[Job]] = defaultdict(list)
         first: dict[bytes, Job] = {}
         repeated: list[tuple[Job, Job]] = []

@@ -27,6 +27,8 @@ class Listener(Protocol):
 
     job: Job
     loop: asyncio.AbstractEventLoop
+    deadline: float | None
+    """By the loop's clock."""
 
     def tell(self, index: int, num_tokens: int, *, finished: bool) -> bool:
         """In the engine's thread, after a step: sequence `index` has so many tokens, and whether these are all.

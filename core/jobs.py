@@ -19,7 +19,7 @@ from .sampling import SamplingParams
 from .tools import ToolParser
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .served import ServedEngine
 
 _MASK = 2**64 - 1
 
@@ -160,7 +160,7 @@ class JobMaker:
         engine: Whose limits, end tokens and seed they take.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: ServedEngine) -> None:
         self.engine = engine
         self._counter = itertools.count()
 

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
+Report = Callable[[str, int, int | None], None]
+"""(what, how many are done, of how many)."""
+_report: Report | None = None
+
+
+def report_to(report: Report | None) -> None:
+    """Tell this function as well of all progress: an engine process's is shown by another process."""
+    global _report
+    _report = report
 
 
 def progress(items: Iterable[T], what: str, *, unit: str, quiet: bool = False, total: int | None = None) -> Iterator[T]:
     """Iterate with a progress bar."""
+    if _report is not None:
+        for done, item in enumerate(items):
+            _report(what, done, total)
+            yield item
+        _report(what, total or 0, total)
+        return
     if quiet or not sys.stderr.isatty():
         yield from items
         return

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 
-from .engine_thread import EngineThread
 from .errors import EngineError, InvalidRequestError, RequestTimeoutError, shown
 from .jobs import Job
 from .outputs import RequestOutput, RequestOutputKind
+from .served import Stepper
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -34,7 +34,7 @@ class Stream:
     job: Job
 
     def __init__(
-        self, name: str, job_id: str, kind: RequestOutputKind | None, thread: EngineThread, timeout: float | None
+        self, name: str, job_id: str, kind: RequestOutputKind | None, thread: Stepper, timeout: float | None
     ) -> None:
         self.name, self.job_id, self.thread, self.timeout = name, job_id, thread, timeout
         self.kind = RequestOutputKind.CUMULATIVE if kind is None else kind
@@ -45,6 +45,11 @@ class Stream:
         self._begun = self._aborted = self._expired = self._over = False
         self._told: list[tuple[int, bool]] = []
         self._error: EngineError | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the engine has been sent its job: its prompt has been processed."""
+        return self._begun
 
     @property
     def is_queued(self) -> bool:

@@ -32,6 +32,11 @@ class PagePool:
         """Pages that nobody holds, whether or not they keep contents."""
         return len(self._blank) + len(self._kept)
 
+    @property
+    def num_kept(self) -> int:
+        """Pages that nobody holds and that keep their contents."""
+        return len(self._kept)
+
     def pages_for(self, num_tokens: int) -> int:
         """How many pages so many tokens take."""
         return -(-num_tokens // self.page_size)

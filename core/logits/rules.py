@@ -95,8 +95,7 @@ class RuleMaker:
             InvalidRequestError: A token id is not the model's.
             GrammarError: The grammar is refused.
         """
-        for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
-            self._check_ids(name, getattr(params, name) or ())
+        check_token_ids(params, self.vocab_size)
         if not params.shapes_logits:
             return None
         ends = {*params.stop_token_ids, *(() if params.ignore_eos else self.eos_token_ids)}
@@ -118,18 +117,21 @@ class RuleMaker:
         found = sequences_of(params.bad_words, self.tokenizer)
         return BadWords(ids for ids in found if max(ids) < self.vocab_size)
 
-    def _check_ids(self, name: str, ids: Iterable[int]) -> None:
-        for token in ids:
-            if token >= self.vocab_size:
-                raise InvalidRequestError(
-                    f"{name}: {token} is no token of this model, whose ids go from 0 to {self.vocab_size - 1}",
-                    code="invalid_token",
-                    param=f"sampling_params.{name}",
-                )
-
     def close(self) -> None:
         """End what compiles grammars."""
         self.grammars.close()
+
+
+def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
+    """Refuse token ids that the model does not have."""
+    for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+        for token in getattr(params, name) or ():
+            if token >= vocab_size:
+                raise InvalidRequestError(
+                    f"{name}: {token} is no token of this model, whose ids go from 0 to {vocab_size - 1}",
+                    code="invalid_token",
+                    param=f"sampling_params.{name}",
+                )
 
 
 def _ids(ids: Iterable[int]) -> Ids:

@@ -5,12 +5,14 @@ claims (metadata) ─► decision (who answers) ─► loading (import, hook, ch
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _EXTRA_PARTS = ("tiny", "demo")
 """Parts that a model runs without."""
 _PluginKey = tuple[str, str]
+_noted: ContextVar[dict[str, ResolvedPlugin] | None] = ContextVar("noted", default=None)
+"""Where `Catalog.noting` writes."""
 
 
 class Catalog:
@@ -44,6 +48,7 @@ class Catalog:
     """
 
     _cache: ClassVar[dict[Any, Catalog]] = {}
+    _only: ClassVar[Catalog | None] = None
     _cache_lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, found: Scan, *, pins: Pins | None = None) -> None:
@@ -73,10 +78,28 @@ class Catalog:
         """
         key = (tuple(sys.path), os.environ.get(ALLOW_LIST))
         with cls._cache_lock:
+            if cls._only is not None:
+                return cls._only
             if refresh or key not in cls._cache:
                 cls._cache.clear()
                 cls._cache[key] = cls(scan(allowed=allow_list()))
             return cls._cache[key]
+
+    @classmethod
+    def use(cls, catalog: Catalog) -> None:
+        """Have this process, a worker, know this catalog and look for no other."""
+        cls._only = catalog
+
+    @staticmethod
+    @contextlib.contextmanager
+    def noting() -> Iterator[dict[str, ResolvedPlugin]]:
+        """Note what is resolved meanwhile, parts of models too: architecture → plugin. A worker needs their records."""
+        noted: dict[str, ResolvedPlugin] = {}
+        token = _noted.set(noted)
+        try:
+            yield noted
+        finally:
+            _noted.reset(token)
 
     @classmethod
     def of(cls, *folders: Path, allowed: frozenset[str] | None = None) -> Catalog:
@@ -189,6 +212,9 @@ class Catalog:
             named = config.get("model_type") or model_type or ""
             return self.resolve_model_type(named, role, pins=pins).capabilities(config)
 
+        noted = _noted.get()
+        if noted is not None:
+            noted[plugin.architecture.name] = plugin
         return replace(plugin, parts=parts)
 
     def _build(self, architecture: str, claim: Claim | None) -> ResolvedPlugin:

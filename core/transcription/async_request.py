@@ -19,7 +19,7 @@ from .speech import Speech
 from .wishes import checked_wish
 
 if TYPE_CHECKING:
-    from ..engine import Engine
+    from ..served import ServedEngine
 
 
 class AsyncRequest:
@@ -36,7 +36,7 @@ class AsyncRequest:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: ServedEngine,
         audio: Any,
         wishes: Mapping[str, Any],
         timeout: float | None,

@@ -1,0 +1,115 @@
+"""An engine process, as the process that started it holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import wire
+from .line import Line
+
+_CODE = f"""
+import json, os, sys
+given = json.loads(sys.argv[1])
+elsewhere = [p for p in given["path"] if p in sys.path or (p and os.path.realpath(p) != given["here"])]
+sys.path[:] = elsewhere + [p for p in sys.path if p not in elsewhere]
+from {__package__}.engine_process import main
+main(given)
+"""
+"""Modules are looked for where the parent looks, but not in the current folder for being the current one (nor with -P)."""
+MAX_STACKS = 64 * 1024
+_LONGEST_FOLDER = 64
+"""A socket's path has room for a hundred characters or so."""
+
+
+class Child:
+    """Started, not forked: it shares no memory and no locks, and nothing is on its path that is not on ours.
+
+    Its standard input is a pipe that nobody writes to, whose end tells it of ours; we hold the reading end of another one, whose
+    end tells us of its. Its socket lies in a folder that no other user may enter.
+    """
+
+    def __init__(self) -> None:
+        place = tempfile.gettempdir()
+        self._folder = Path(tempfile.mkdtemp(prefix="engine-", dir=place if len(place) <= _LONGEST_FOLDER else "/tmp"))
+        self._stacks = self._folder / "stacks"
+        address = f"ipc://{self._folder / 'line'}"
+        self.line = Line.bind(address, wire.FromEngine)
+        level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
+        given = {
+            "address": address,
+            "stacks": str(self._stacks),
+            "path": sys.path,
+            "here": os.path.realpath(os.curdir),
+            "log_level": level,
+        }
+        self.lifeline, theirs = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _CODE, json.dumps(given)],
+                stdin=subprocess.PIPE,
+                stdout=2,  # what a plugin prints is no output of ours
+                pass_fds=(theirs,),
+                start_new_session=True,  # Ctrl-C is ours to answer
+            )
+        finally:
+            os.close(theirs)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def has_ended(self) -> bool:
+        """Whether it has, or is about to."""
+        return bool(select.select([self.lifeline], [], [], 0)[0])
+
+    def how_it_ended(self) -> str:
+        """How, in words."""
+        status = self._process.wait()
+        if status >= 0:
+            return f"its process ended with exit status {status}"
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        hint = " (killed: by somebody, or by the system for want of memory)" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+
+    def stacks(self, patience: float = 0.0) -> str:
+        """What its threads were doing when it crashed. With `patience`, it is asked, and given so many seconds to answer."""
+        if patience:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGUSR1)
+            until = time.monotonic() + patience
+            while time.monotonic() < until and "most recent call first" not in self._written():
+                time.sleep(0.02)
+            time.sleep(0.05)  # the rest of it
+        return self._written()
+
+    def _written(self) -> str:
+        try:
+            return self._stacks.read_text(errors="replace")[:MAX_STACKS]
+        except OSError:
+            return ""
+
+    def end(self, patience: float = 0.0) -> None:
+        """End it, after so many seconds by force, and take back what it held."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
+        # All of its session: what it has started must not stay behind either.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        os.close(self.lifeline)
+        self.line.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
