@@ -9,20 +9,19 @@ and an answer counts only if it is the expected sentence, letter by letter.
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from collections import Counter
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from shapes import Scene, Turn, ask, conversation, example_scene, make_scene, render, source_size, text_only
 from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "training"))
+from held_out import Case, measure, picture
+from shapes import Turn, ask, conversation, example_scene, make_scene, source_size, text_only
 
 EXAMPLE = (
     "What is in the picture?",
@@ -40,27 +39,6 @@ EXAMPLE = (
 )
 
 
-@dataclass(frozen=True)
-class Case:
-    """One question, what was said before it, and the picture (or none)."""
-
-    kind: str
-    history: list[Turn]
-    turn: Turn
-    image: Image.Image | None
-    scene: Scene | None
-
-
-def picture(scene: Scene, rng: Random) -> Image.Image:
-    """The scene at a random size and aspect, sometimes noisy, as a file from somebody's disk would be."""
-    image = render(scene, *source_size(rng, 160, 700), smooth=2 if rng.random() < 0.5 else 1)
-    if rng.random() < 0.3:
-        pixels = np.asarray(image)
-        noise = np.random.default_rng(rng.getrandbits(32)).normal(0, rng.uniform(1, 8), pixels.shape)
-        image = Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
-    return image
-
-
 def cases(count: int, seed: int) -> Iterator[Case]:
     """Mostly single questions, each about its own picture; then conversations, and turns without a picture."""
     for n in range(count):
@@ -71,10 +49,10 @@ def cases(count: int, seed: int) -> Iterator[Case]:
             yield Case("text only", talk[:-1], talk[-1], None, None)
         elif n % 10 == 1:
             talk = conversation(scene, rng, rng.choice([2, 3, 4]))
-            yield Case("later turn", talk[:-1], talk[-1], picture(scene, rng), scene)
+            yield Case("later turn", talk[:-1], talk[-1], picture(scene, rng, source_size(rng, 160, 700)), scene)
         else:
             turn = ask(scene, rng)
-            yield Case(turn.kind, [], turn, picture(scene, rng), scene)
+            yield Case(turn.kind, [], turn, picture(scene, rng, source_size(rng, 160, 700)), scene)
 
 
 def messages(case: Case) -> list[dict[str, Any]]:
@@ -117,27 +95,12 @@ def main() -> None:
     for case, text in zip(asked, answer(model, processor, asked), strict=True):
         print(f"{case.turn.question:45} {text}")
 
-    begin, right, total, shown = time.monotonic(), Counter[str](), Counter[str](), 0
-    everything = list(cases(args.questions, args.seed))
-    for group in ([c for c in everything if c.image], [c for c in everything if not c.image]):
-        for at in range(0, len(group), 40):
-            batch = group[at : at + 40]
-            for case, text in zip(batch, answer(model, processor, batch), strict=True):
-                total[case.kind] += 1
-                right[case.kind] += text == case.turn.answer
-                if text != case.turn.answer and shown < args.show:
-                    shown += 1
-                    items = [(i.name, i.place) for i in case.scene.items] if case.scene else "no picture"
-                    print(f"wrong: {case.turn.question!r}\n  got      {text!r}\n  expected {case.turn.answer!r}", items)
-    print("\n| kind | questions | exactly right |\n| --- | ---: | ---: |")
-    for kind in sorted(total):
-        print(f"| {kind} | {total[kind]} | {100 * right[kind] / total[kind]:.1f} % |")
-    overall = sum(right.values()) / sum(total.values())
-    print(f"| all | {sum(total.values())} | {100 * overall:.1f} % |   in {time.monotonic() - begin:.0f} s")
-    if args.json:
-        figures = {k: {"questions": total[k], "right": right[k]} for k in sorted(total)}
-        report = {"accuracy": round(overall, 4), "questions": sum(total.values()), "kinds": figures}
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    measure(
+        cases(args.questions, args.seed),
+        lambda batch: answer(model, processor, batch),
+        show=args.show,
+        report=args.json,
+    )
 
 
 if __name__ == "__main__":

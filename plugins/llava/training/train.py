@@ -3,19 +3,18 @@
 usage: python train.py --out DIR [--minutes 30] [--seed 0] [--threads 2]
 
 Needs torch, transformers, tokenizers, pillow and numpy; needs no network. The folder written is an ordinary Hugging
-Face LLaVA checkpoint. Never run in CI: the wall clock decides the number of steps, so two runs differ a little.
+Face LLaVA checkpoint. Never run in CI: the processor's time decides the number of steps, so two runs differ a little.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import math
 import multiprocessing
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,8 +22,24 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "training"))
+from descent import Average, Descent, Report, branching, exact, filters_of_waves
 from shapes import (
     COLOURS,
     PLACES,
@@ -36,32 +51,16 @@ from shapes import (
     conversation,
     example_scene,
     make_scene,
-    outlines,
     render,
     source_size,
     text_only,
 )
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from transformers import (
-    AttentionInterface,
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    GenerationConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
+from truth import FORM, NAMES, album, noisy, places, truth, turned
 
 PIXELS, PATCH = 112, 14
 GRID = PIXELS // PATCH
 IMAGE_TOKENS = GRID * GRID
 VOCABULARY = 512
-NAMES: tuple[list[Any], ...] = (list(SHAPES), list(COLOURS), list(PLACES))
-FORM = 12  # an outline's picture has FORM * FORM pixels
 ROW, SHORT_ROW = 288, 144  # tokens in a training row: one picture and as many conversations about it as fit
 MIDDLES = (1, 4, 6)  # the patch in the middle of each third
 SPOTS = [MIDDLES[row] * GRID + MIDDLES[column] for column, row in PLACES]
@@ -231,69 +230,7 @@ def save(weights: dict[str, Tensor], tokenizer: PreTrainedTokenizerFast, out: Pa
 def picture(scene: Scene, rng: Random) -> np.ndarray:
     """The scene's pixels as the processor resizes them, from a source of any size."""
     image = render(scene, *source_size(rng, 180, 400), smooth=2 if rng.random() < 0.15 else 1)
-    pixels = np.asarray(image.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC))
-    if rng.random() < 0.4:
-        noise = np.random.default_rng(rng.getrandbits(32)).normal(0, rng.uniform(1, 7), pixels.shape)
-        pixels = (pixels + noise).clip(0, 255).astype(np.uint8)
-    return pixels
-
-
-def truth(scene: Scene) -> dict[str, np.ndarray]:
-    """What the picture shows, for the tower: which item covers each pixel, what the items are, and their outlines."""
-    cover = Image.new("L", (PIXELS, PIXELS))
-    items, forms = np.zeros((5, 3), np.int64), np.zeros((4, FORM, FORM), np.float32)
-    radii = np.zeros(5, np.float32)
-    for n, (item, points) in enumerate(zip(scene.items, outlines(scene, PIXELS, PIXELS), strict=True)):
-        ImageDraw.Draw(cover).polygon(points, fill=n + 1)
-        items[n + 1] = [
-            1 + NAMES[0].index(item.shape),
-            1 + NAMES[1].index(item.colour),
-            1 + NAMES[2].index((item.column, item.row)),
-        ]
-        radii[n + 1] = item.radius
-        form = Image.new("L", (FORM, FORM))
-        ImageDraw.Draw(form).polygon(
-            [(FORM / 2 + x * 0.4 * FORM, FORM / 2 + y * 0.4 * FORM) for x, y in item.outline], fill=1
-        )
-        forms[n] = np.asarray(form)
-    return {"cover": np.asarray(cover), "items": items, "forms": forms, "radii": radii}
-
-
-def album(job: tuple[str, int, bool]) -> dict[str, np.ndarray]:
-    """A number of pictures and their truth; the easy ones show one or two large shapes."""
-    name, count, easy = job
-    rng = Random(name)
-    rows: list[dict[str, np.ndarray]] = []
-    while len(rows) < count:
-        scene = make_scene(rng)
-        if easy:
-            if not 1 <= len(scene.items) <= 2 or min(i.radius for i in scene.items) < 0.13:
-                continue
-            scene = replace(scene, items=tuple(replace(i, hollow=0.0) for i in scene.items))
-        rows.append({"pixels": picture(scene, rng), **truth(scene)})
-    return {k: np.stack([r[k] for r in rows]) for k in rows[0]}
-
-
-def turned(batch: dict[str, Tensor], way: int) -> dict[str, Tensor]:
-    """The same pictures mirrored or turned in one of eight ways, and their truth with them."""
-
-    def turn(x: Tensor) -> Tensor:
-        x = x.flip(-1) if way & 1 else x
-        x = x.flip(-2) if way & 2 else x
-        return x.transpose(-1, -2) if way & 4 else x
-
-    grid = torch.tensor([[1 + NAMES[2].index((c, r)) for c in range(3)] for r in range(3)])
-    place = torch.zeros(10, dtype=torch.long)
-    place[turn(grid).flatten()] = grid.flatten()
-    items = batch["items"].clone()
-    items[..., 2] = place[items[..., 2]]
-    return {
-        "pixels": turn(batch["pixels"].permute(0, 3, 1, 2)).permute(0, 2, 3, 1),
-        "cover": turn(batch["cover"]),
-        "items": items,
-        "forms": turn(batch["forms"]),
-        "radii": batch["radii"],
-    }
+    return noisy(np.asarray(image.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)), rng)
 
 
 class Pictures(IterableDataset[dict[str, np.ndarray]]):
@@ -355,7 +292,7 @@ class Pictures(IterableDataset[dict[str, np.ndarray]]):
             "parts": np.array(parts + [-1] * pad),
             "places": np.array(places + [0] * pad),
             "alone": np.array(alone + [1] * pad),
-            **truth(scene),
+            **truth(scene, PIXELS),
         }
         return {**row, "pixels": picture(scene, rng)} if self.pixels else row
 
@@ -368,61 +305,6 @@ class Pictures(IterableDataset[dict[str, np.ndarray]]):
 
 
 # ---------------------------------------------------------------- training
-
-
-@torch.library.custom_op("shapes::attend", mutates_args=())
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention by plain products, `mask` is 1 or 0: on a CPU, four times faster backwards than torch's own."""
-    weights = (q @ k.transpose(-1, -2)).exp_().mul_(mask)
-    weights.mul_(weights.sum(-1, keepdim=True).reciprocal_())
-    return weights @ v, weights
-
-
-@attend.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), q.new_empty(*q.shape[:3], k.shape[2])
-
-
-@torch.library.custom_op("shapes::attend_back", mutates_args=())
-def attend_back(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of q, k and v."""
-    grad = grad.contiguous()
-    change = grad @ v.transpose(-1, -2)
-    change.sub_((grad * out).sum(-1, keepdim=True)).mul_(weights)
-    return change @ k, change.transpose(-1, -2) @ q, weights.transpose(-1, -2) @ grad
-
-
-@attend_back.register_fake
-def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-
-
-def _keep(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.save_for_backward(*inputs[:3], *output)
-
-
-def _back(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, Tensor, Tensor, None]:
-    return *attend_back(grad, *ctx.saved_tensors), None
-
-
-attend.register_autograd(_back, setup_context=_keep)
-
-
-def quick_attention(
-    module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, **_: Any
-) -> tuple[Tensor, None]:
-    """`attend` as transformers calls attention."""
-    groups = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    seen = torch.ones(1, 1, 1, 1, dtype=q.dtype) if mask is None else mask.to(q.dtype)
-    q, k = (q * scaling).to(v.dtype), k.to(v.dtype)
-    out, _weights = attend(q.contiguous(), k.contiguous(), v.contiguous(), seen.to(v.dtype))
-    return out.transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register("quick", quick_attention)
 
 
 class Learner(nn.Module):
@@ -450,22 +332,12 @@ class Learner(nn.Module):
         self.std = torch.tensor(CLIPImageProcessorPil.image_std).view(1, 3, 1, 1)
         self.weights = [torch.tensor([0.2] + [1.0] * len(names)) for names in NAMES]  # most patches are background
 
-    @staticmethod
-    def places(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What the nine places hold: the numbers of (shape, colour, place), 0 for nothing, and how large it is."""
-        rows = torch.arange(len(batch["items"]))[:, None]
-        held = torch.zeros(len(rows), 1 + len(PLACES), 3, dtype=torch.long)
-        held[rows, batch["items"][:, :, 2]] = batch["items"]
-        radii = torch.zeros(len(rows), 1 + len(PLACES))
-        radii[rows, batch["items"][:, :, 2]] = batch["radii"]
-        return held[:, 1:], radii[:, 1:]
-
     def imagined(self, batch: dict[str, Tensor]) -> Tensor:
         """The embeddings that nine perfect image tokens would have."""
-        held, radii = self.places(batch)
+        held, radii = places(batch)
         shapes, colours = F.one_hot(held[..., 0], 1 + len(SHAPES)), F.one_hot(held[..., 1], 1 + len(COLOURS))
-        places = torch.eye(len(PLACES)).expand(len(held), -1, -1)
-        result: Tensor = self.imagine(torch.cat([shapes, colours, places, 5 * radii[..., None]], -1)).float()
+        where = torch.eye(len(PLACES)).expand(len(held), -1, -1)
+        result: Tensor = self.imagine(torch.cat([shapes, colours, where, 5 * radii[..., None]], -1)).float()
         return result
 
     def look(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -498,7 +370,7 @@ class Learner(nn.Module):
         loss = loss + F.cross_entropy(deep.flatten(0, 1), labels[..., 0].flatten(), weight=self.weights[0])
         loss = loss + 3 * F.binary_cross_entropy_with_logits(self.local(self.early_norm(early)).float(), local)
         loss = loss + 3 * F.binary_cross_entropy_with_logits(self.form(normed)[shown].float(), forms[shown])
-        held, radii = self.places(batch)
+        held, radii = places(batch)
         shape, colour, radius = self.spot(normed[:, SPOTS]).float().split([1 + len(SHAPES), 1 + len(COLOURS), 1], -1)
         loss = loss + F.cross_entropy(shape.flatten(0, 1), held[..., 0].flatten())
         loss = loss + F.cross_entropy(colour.flatten(0, 1), held[..., 1].flatten())
@@ -520,9 +392,7 @@ class Learner(nn.Module):
         language: Any = self.model.model.language_model
         embeds = language.embed_tokens(batch["ids"])
         embeds = embeds.masked_scatter((batch["ids"] == IMAGE).unsqueeze(-1), seen.to(embeds.dtype))
-        parts = batch["parts"]
-        mask = (parts[:, :, None] == parts[:, None]) | ((parts[:, None] == 0) & (batch["alone"] == 0)[:, :, None])
-        mask = (mask & torch.ones(mask.shape[1:], dtype=torch.bool).tril()).unsqueeze(1)
+        mask = branching(batch["parts"], batch["alone"])
         hidden = language(
             inputs_embeds=embeds, attention_mask=mask, position_ids=batch["places"], use_cache=False
         ).last_hidden_state
@@ -541,18 +411,7 @@ def prepare_tower(tower: Any) -> None:
         y, x = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
         y, x = y.flatten()[:, None] * waves, x.flatten()[:, None] * waves
         table[1:] = 0.3 * torch.cat([y.sin(), y.cos(), x.sin(), x.cos()], 1)
-        k = torch.arange(PATCH)
-        basis = F.normalize(torch.cos(math.pi * (k[None] + 0.5) * k[:, None] / PATCH), dim=1)
-        colours = F.normalize(torch.tensor([[1.0, 1, 1], [1, -1, 0], [-0.5, -0.5, 1]]), dim=1)
-        orders = sorted(((u, v) for u in range(PATCH) for v in range(PATCH)), key=lambda t: t[0] ** 2 + t[1] ** 2)
-        rows = [
-            c[:, None, None] * basis[u][:, None] * basis[v] * (0.3 if u + v else 0.06)
-            for u, v in orders[: width // 3]
-            for c in colours
-        ]
-        rows += [torch.zeros_like(rows[0])] * (width - len(rows))
-        mixed = torch.linalg.qr(torch.randn(width, width))[0] @ torch.stack(rows).flatten(1)
-        filters.copy_(mixed.view_as(filters) + 0.002 * torch.randn_like(filters))
+        filters.copy_(filters_of_waves(width, PATCH))
         for layer in tower.encoder.layers:
             attention = layer.self_attn
             for head in range(attention.num_heads):
@@ -578,71 +437,10 @@ def prepare_language(language: Any) -> None:
                     attention.q_proj.weight[query * size : (query + 1) * size] = same + 0.02 * torch.randn_like(same)
 
 
-def give_back_memory() -> None:
-    """Rows of answers come in every length, and glibc keeps the holes that they leave: some 15 MB a step."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def exact(batch: dict[str, Tensor], right: Tensor) -> tuple[int, int]:
-    """How many answers are right in every token, of how many: what greedy decoding would get."""
-    targets = batch["labels"][:, 1:]
-    ends = (targets[targets != -100] == EOS).long()
-    answer = ends.cumsum(0) - ends
-    worst = torch.ones(int(ends.sum()), dtype=torch.long).scatter_reduce(0, answer, right.long(), "amin")
-    return int(worst.sum()), len(worst)
-
-
-class Descent:
-    """AdamW over groups of parameters, each with its own peak rate, warmed up by steps and lowered by the clock."""
-
-    def __init__(self, groups: list[tuple[list[nn.Parameter], float]], minutes: float) -> None:
-        self.seconds, self.begin, self.step = 60 * minutes, time.process_time(), 0
-        self.peaks = [rate for _, rate in groups]
-        self.optimizer: Any = torch.optim.AdamW(
-            [{"params": p} for p, _ in groups], betas=(0.9, 0.98), weight_decay=0.03, fused=True
-        )
-
-    @property
-    def done(self) -> float:
-        return (time.process_time() - self.begin) / self.seconds
-
-    def down(self, loss: Tensor) -> None:
-        """One step."""
-        self.step += 1
-        if self.step % 20 == 0:
-            give_back_memory()
-        shape = min(1, self.step / 60) * (0.03 + 0.97 * (0.5 + 0.5 * math.cos(math.pi * min(1, self.done))))
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * shape
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        for group in self.optimizer.param_groups:
-            nn.utils.clip_grad_norm_(group["params"], 1.0)
-        self.optimizer.step()
-
-
 def parameters(learner: Learner, *, language: bool) -> list[nn.Parameter]:
     """The language model's, or all others: the tower's, the projector's and the heads'."""
     names = ("model.lm_head", "model.model.language_model", "imagine", "blank")
     return [p for n, p in learner.named_parameters() if n.startswith(names) == language]
-
-
-class Report:
-    """A line every 20 seconds."""
-
-    def __init__(self, lesson: str, descent: Descent) -> None:
-        self.lesson, self.descent, self.last = lesson, descent, time.monotonic()
-        self.good = self.total = 0
-
-    def count(self, good: int, total: int, **more: Tensor) -> None:
-        self.good, self.total = self.good + good, self.total + total
-        if time.monotonic() - self.last > 20:
-            figures = ", ".join(f"{k} {v.item():.3f}" for k, v in more.items())
-            done, right = 100 * self.descent.done, 100 * self.good / max(1, self.total)
-            print(f"{self.lesson} {done:5.1f}% step {self.descent.step} right {right:.1f}%, {figures}", flush=True)
-            self.last, self.good, self.total = time.monotonic(), 0, 0
 
 
 def teach_words(learner: Learner, tokenizer: PreTrainedTokenizerFast, minutes: float, seed: int, rate: float) -> None:
@@ -658,12 +456,12 @@ def teach_words(learner: Learner, tokenizer: PreTrainedTokenizerFast, minutes: f
             imagined = learner.imagined(batch)
             answers, right = learner.talk(batch, imagined + 0.1 * imagined.detach().std() * torch.randn_like(imagined))
         descent.down(answers)
-        report.count(*exact(batch, right), loss=answers)
+        report.count(*exact(batch["labels"], right, EOS), loss=answers)
 
 
 def teach_tower(learner: Learner, minutes: float, seed: int, rate: float) -> None:
     """Then the tower and the projector: from pictures with their truth, to say what the language model was told."""
-    jobs = [(f"tower {seed} {n}", 2500 if n < 2 else 4000, n < 2) for n in range(4)]
+    jobs = [(f"tower {seed} {n}", 2500 if n < 2 else 4000, n < 2, picture, PIXELS) for n in range(4)]
     with multiprocessing.Pool(2) as pool:
         albums = pool.map(album, jobs, chunksize=1)
     every = {k: torch.as_tensor(np.concatenate([a[k] for a in albums])) for k in albums[0]}
@@ -694,7 +492,7 @@ def teach_all(
         [(parameters(learner, language=True), rate), (parameters(learner, language=False), rate)], minutes
     )
     report = Report("all", descent)
-    average = {k: v.clone() for k, v in learner.model.state_dict().items()}
+    average = Average(learner.model)
     data = DataLoader(Pictures(tokenizer, seed, pixels=True), batch_size=None, num_workers=1, prefetch_factor=6)
     saved = time.monotonic()
     for arrays in data:
@@ -706,15 +504,12 @@ def teach_all(
             seen, missed = learner.aim(batch, features)
             answers, right = learner.talk(batch, seen)
         descent.down(answers + 0.1 * patches + aimed * missed)
-        keep = min(0.995, descent.step / (descent.step + 10))
-        with torch.no_grad():
-            for k, v in learner.model.state_dict().items():
-                average[k].lerp_(v, 1 - keep) if v.is_floating_point() else None
-        report.count(*exact(batch, right), loss=answers, missed=missed, scenes=scenes.float().mean())
+        average.take(descent.step)
+        report.count(*exact(batch["labels"], right, EOS), loss=answers, missed=missed, scenes=scenes.float().mean())
         if time.monotonic() - saved > 150:
             saved = time.monotonic()
-            save(average, tokenizer, out)
-    save(average, tokenizer, out)
+            save(average.weights, tokenizer, out)
+    save(average.weights, tokenizer, out)
     print(f"saved {out} after {descent.step} steps", flush=True)
 
 

@@ -891,6 +891,13 @@ def ask(scene: Scene, rng: Random) -> Turn:
     return as_typed(make(scene, rng), rng)
 
 
+def ask_plainly(scene: Scene, rng: Random) -> Turn:
+    """A random question that compares no two shapes, needs nothing said before it, and has no slip of the finger in it."""
+    plain = {make: often for make, often in KINDS.items() if make not in (_relation, _what_side, _size)}
+    make = rng.choices(list(plain), list(plain.values()))[0]
+    return as_typed(make(scene, rng), rng, careful=True)
+
+
 def follow_up(item: Item, rng: Random) -> Turn:
     """A question about "it"."""
     question, answer = rng.choice(
@@ -920,7 +927,7 @@ def conversation(scene: Scene, rng: Random, turns: int) -> list[Turn]:
     return talk
 
 
-def text_only(rng: Random) -> list[Turn]:
+def text_only(rng: Random, *, careful: bool = False) -> list[Turn]:
     """A conversation without a picture."""
     talk = []
     for _ in range(rng.choice([1, 1, 2])):
@@ -930,17 +937,23 @@ def text_only(rng: Random) -> list[Turn]:
         elif kind < 0.75:
             turn = Turn("text only", rng.choice(OFF_TOPIC), "I only know about coloured shapes.")
         else:
-            turn = ask(make_scene(rng), rng)
+            turn = (ask_plainly if careful else ask)(make_scene(rng), rng)
             if turn.kind == "other":
                 continue
             turn = Turn("text only", turn.question, NO_PICTURE)
-        talk.append(as_typed(turn, rng))
-    return talk or text_only(rng)
+        talk.append(as_typed(turn, rng, careful=careful))
+    return talk or text_only(rng, careful=careful)
 
 
-def as_typed(turn: Turn, rng: Random) -> Turn:
-    """The question as somebody may type it: either spelling, any case, with and without its punctuation."""
+def as_typed(turn: Turn, rng: Random, *, careful: bool = False) -> Turn:
+    """The question as somebody may type it: either spelling, any case, with and without its punctuation.
+
+    Who is careful leaves out no more than capitals and the mark at the end.
+    """
     question = turn.question.replace("{pic}", rng.choice(PICTURES)).replace("{colour}", rng.choice(["colour", "color"]))
+    if careful:
+        question = question.lower() if rng.random() < 0.25 else question
+        return replace(turn, question=question.rstrip("?.!") if rng.random() < 0.2 else question)
     way = rng.random()
     if way < 0.05:
         question = rng.choice(BEFORE) + question
