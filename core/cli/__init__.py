@@ -34,12 +34,13 @@ COMMANDS: dict[str, Command] = {
     "plugins list": Command("plugins:list_", "List the installed plugins and their states."),
     "plugins show": Command("plugins:show", "Show what a plugin says about an architecture."),
     "plugins why": Command("plugins:why", "Explain which plugin runs an architecture, and why."),
+    "plugins new": Command("new:new", "Make a plugin that works, to be changed into yours."),
     "plugins verify": Command("verify:verify", "Prove a plugin against the laws of the SDK and transformers."),
     "doctor": Command("doctor:doctor", "Show versions, devices, plugins and what looks wrong."),
 }
 """Every command, in the order of the help; a first word that several share is a group."""
 
-GROUPS = {"plugins": "Find out about installed plugins."}
+GROUPS = {"plugins": "Find out about installed plugins, and make new ones."}
 
 # typer carries click inside or depends on it, by version; this is UsageError of either.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]

@@ -21,6 +21,7 @@ from ..multimodal.info import InputProcessingContext
 from ..multimodal.processor import BaseMultiModalProcessor, ProcessedItem, ProcessedPrompt
 from ..spec import Architecture, Role
 from ..weights import LoadReport, load_weights_report, raise_for_missing, raise_for_unexpected
+from .tiny import ORACLE
 
 
 def load_target(target: str) -> Any:
@@ -120,10 +121,13 @@ def load_reference(folder: Path, records: Sequence[Architecture], *, dtype: torc
 
 
 def hf_class(config: Any) -> Any:
-    """The class in transformers that a config names, be it exported or only beside its config; None: there is none."""
+    """The class in transformers that a config names, be it exported or only beside its config; None: there is none.
+
+    The config of a tiny checkpoint may name another architecture than the class that it was made with.
+    """
     import transformers
 
-    name = config.architectures[0]
+    name = getattr(config, ORACLE, None) or config.architectures[0]
     if hasattr(transformers, name):
         return getattr(transformers, name)
     beside = type(config).__module__.replace(".configuration_", ".modeling_")
@@ -177,7 +181,8 @@ def load_processor(
     record = find_record(records, config)
     if record.processor is None or record.info is None or record.dummy_inputs is None:
         raise PluginMissingError(f"{record.name} takes no media: its record names no processor, info and dummy_inputs")
-    context = InputProcessingContext(str(folder), config, AutoTokenizer.from_pretrained(folder), mm_processor_kwargs)
+    read = AutoTokenizer.from_pretrained if record.tokenizer is None else load_target(record.tokenizer)
+    context = InputProcessingContext(str(folder), config, read(str(folder)), mm_processor_kwargs)
     info = load_target(record.info)(context)
     processor = load_target(record.processor)(info, load_target(record.dummy_inputs)(info))
     return cast("BaseMultiModalProcessor[Any]", processor)

@@ -131,9 +131,11 @@ class Subject:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """Its tokenizer, as transformers loads it."""
+        """Its tokenizer, as transformers loads it, or the plugin where it has its own way."""
         from transformers import AutoTokenizer
 
+        if self.plugin.has("tokenizer"):
+            return self.plugin.load("tokenizer")(str(self.folder))
         return AutoTokenizer.from_pretrained(self.folder)
 
     # ---- the model --------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from torch import nn
 TinyFunction = TypeVar("TinyFunction", bound=Callable[[int, Path], None])
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 """Ids 0 to 3 of every tiny tokenizer."""
+ORACLE = "oracle_architecture"
+"""In a tiny checkpoint's config.json: the class of transformers that it was made with, where `architectures` names another."""
 
 LINES = (
     "USER: What is shown in the picture? ASSISTANT: The picture shows a red circle and a blue square.",
@@ -119,7 +121,8 @@ def save_tiny(
         tokenizer: Saved beside it.
         processor: Saved beside it, for a model that takes media; brings its own tokenizer.
         generation_config: Entries that replace those HF derives from the config.
-        architecture: What config.json shall name, where it is not the HF class.
+        architecture: What config.json shall name, where it is not the HF class; that class is noted beside it, and stays
+            what the kit compares with.
         gains: See `randomize`.
     """
     randomize(model, seed, gains=gains)
@@ -130,7 +133,8 @@ def save_tiny(
         processor.save_pretrained(folder)
     if architecture is not None:
         path = folder / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": [architecture]}, indent=2) + "\n")
+        named = {"architectures": [architecture], ORACLE: type(model).__name__}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **named}, indent=2) + "\n")
     if generation_config is not None:
         path = folder / "generation_config.json"
         values = json.loads(path.read_text()) if path.exists() else {}

@@ -24,7 +24,7 @@ def parts(subject: Subject) -> str:
         "info": BaseProcessingInfo,
         "dummy_inputs": BaseDummyInputsBuilder,
     }
-    named = [part for part in (*wanted, "tiny", "demo", "options", "transcription") if plugin.has(part)]
+    named = [part for part in (*wanted, "tiny", "demo", "options", "transcription", "tokenizer") if plugin.has(part)]
     for part in named:
         value = plugin.load(part)
         if part in wanted and not (isinstance(value, type) and issubclass(value, wanted[part])):

@@ -1,0 +1,81 @@
+"""`engine plugins new`: what it writes installs, is proved right, and is well-formed, untouched."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from core.cli import run
+from core.scaffold import KINDS
+
+
+def made(tmp_path: Path, *arguments: str) -> Path:
+    folder = tmp_path / "plugin"
+    assert run(["plugins", "new", *arguments, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_rendered_is_proved_untouched(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made(tmp_path, f"my-{kind}", "--kind", kind)  # a name of its own: packages stay imported
+    assert run(["plugins", "verify", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "L4.greedy" in out
+    assert " 0 failed" in out
+    assert "there is nothing to compare with" not in out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_rendered_is_well_formed(tmp_path: Path, kind: str) -> None:
+    folder = made(tmp_path, "my-model", "--kind", kind)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if "{" in path.name or path.suffix == ".jinja"]
+    assert not [path for path in files if "{{" in path.read_text() or "{%" in path.read_text()]
+    for path in folder.rglob("*.py"):
+        ast.parse(path.read_text())
+    said = tomllib.loads((folder / "pyproject.toml").read_text())
+    assert said["project"]["name"] == "engine-plugin-my-model"
+    assert list(said["project"]["entry-points"]["engine.v1"].values()) == ["engine_plugin_my_model.plugin"]
+    lint = [sys.executable, "-m", "ruff"]
+    options = ["--isolated", "--line-length", "120", str(folder)]
+    select = ["--select", "E,F,W,B,UP,SIM,RUF"]
+    assert subprocess.run([*lint, "check", *select, *options], check=False).returncode == 0
+    assert subprocess.run([*lint, "format", "--check", *options], check=False).returncode == 0
+
+
+def test_a_plugin_for_an_architecture_of_transformers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made(tmp_path, "neox", "--from", "GPTNeoXForCausalLM")
+    assert "class GPTNeoXForCausalLM(CausalLM)" in (folder / "src/engine_plugin_neox/model.py").read_text()
+    assert "GPTNeoXConfig(" in (folder / "src/engine_plugin_neox/tiny.py").read_text()
+    assert "transformers.models.gpt_neox" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["My_Model"], "is no name for a plugin"),
+        (["../up"], "is no name for a plugin"),
+        (["x", "--kind", "poem"], "--kind is one of"),
+        (["x", "--from", "GPTNeoForCausalLMs"], "did you mean GPTNeoForCausalLM?"),
+    ],
+)
+def test_wrong_usage_is_said_and_nothing_is_written(
+    tmp_path: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "plugin"
+    assert run(["plugins", "new", *arguments, "--output", str(folder)]) == 2
+    assert says in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert run(["plugins", "new", "x", "--output", str(tmp_path)]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
