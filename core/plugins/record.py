@@ -129,10 +129,10 @@ def _digest(claim: Claim | None, targets: Mapping[str, str]) -> str:
     modules = {target.partition(":")[0] for target in targets.values()}
     if claim is not None and claim.module:
         modules.add(claim.module)
-    return _digest_of_code(modules)
+    return digest_of_code(modules)
 
 
-def _digest_of_code(modules: Iterable[str]) -> str:
+def digest_of_code(modules: Iterable[str]) -> str:
     """SHA-256 over names and contents of the code of these modules' outermost packages, framed by length."""
     digest = hashlib.sha256()
     for package in sorted({_outermost(module) for module in modules}):

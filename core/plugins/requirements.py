@@ -24,8 +24,9 @@ def normalised(name: str) -> str:
 def sdk_requirement(requires: Iterable[str]) -> str | None:
     """The requirement on our own distribution that is not met by the running SDK, if there is one."""
     for requirement in requires:
-        name = re.match(r"\s*([\w.-]+)", requirement)
-        if name and normalised(name[1]) == DISTRIBUTION and not is_met(requirement, {DISTRIBUTION: SDK_VERSION}):
+        if normalised(requirement_name(requirement)) == DISTRIBUTION and not is_met(
+            requirement, {DISTRIBUTION: SDK_VERSION}
+        ):
             return requirement
     return None
 
@@ -54,6 +55,12 @@ def is_met(requirement: str, known: dict[str, str] | None = None) -> bool:
         return wanted.specifier.contains(version, prereleases=True)
     except (InvalidRequirement, InvalidVersion, importlib_metadata.PackageNotFoundError):
         return False
+
+
+def requirement_name(requirement: str) -> str:
+    """The distribution that a requirement is about."""
+    found = re.match(r"\s*([\w.-]+)", requirement)
+    return found[1] if found else ""
 
 
 @functools.lru_cache(maxsize=512)
