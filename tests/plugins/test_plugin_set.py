@@ -30,7 +30,7 @@ def test_search_finds_what_is_installed_and_what_could_be(site: FakeSite) -> Non
     assert search(only(site), "acme_text") == search(only(site), "acme")
     offered = search(only(site), "gemma2")
     assert [(p.installed, p.install) for p in offered] == [(None, "pip install engine-plugin-gemma")]
-    assert [p.distribution for p in search(only(site), "Gema2ForCausalLM")][0] == "engine-plugin-gemma"
+    assert next(p.distribution for p in search(only(site), "Gema2ForCausalLM")) == "engine-plugin-gemma"
     assert search(only(site), "nothing of the kind") == []
     assert search(only(site), "--") == []
 
