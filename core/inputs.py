@@ -32,6 +32,7 @@ from .errors import (
 )
 from .media.audio_limits import AudioLimits
 from .media.door import load_media
+from .plugins import ResolvedPlugin
 from .prompt_forms import as_mapping, check_heads, in_one_part
 from .tools import ToolParser
 
@@ -70,7 +71,7 @@ class InputProcessor:
     def __init__(self, found: Blueprint) -> None:
         self.config, self.plugin = found.config, found.plugin
         self.max_model_len, self.hidden_size = found.length, found.hidden_size
-        self.tokenizer = load_tokenizer(found.config, found.checkpoint)
+        self.tokenizer = load_tokenizer(found.config, found.checkpoint, found.plugin)
         text_config = found.checkpoint.hf_config.get_text_config()
         self.vocab_size = int(getattr(text_config, "vocab_size", 0) or len(self.tokenizer))
         self.tasks, self.prompt_embeds = found.capabilities.tasks, found.capabilities.prompt_embeds
@@ -383,12 +384,14 @@ def _count(value: Any) -> int:
     return len(value) if isinstance(value, (list, tuple)) and not is_clip(value) else 1
 
 
-def load_tokenizer(config: EngineConfig, checkpoint: Checkpoint) -> Any:
-    """The HF tokenizer of the model, or the one that the user named."""
+def load_tokenizer(config: EngineConfig, checkpoint: Checkpoint, plugin: ResolvedPlugin) -> Any:
+    """The HF tokenizer of the model, or the one that the user named; read by the plugin where it has its own way."""
     from transformers import AutoTokenizer
 
     source = config.tokenizer or str(checkpoint.folder)
     try:
+        if plugin.has("tokenizer"):
+            return plugin.load("tokenizer")(source)
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as e:
         raise InvalidConfigError(

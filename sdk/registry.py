@@ -24,6 +24,7 @@ PARTS: Final = (
     "info",
     "dummy_inputs",
     "transcription",
+    "tokenizer",
     "capabilities",
     "options",
     "tiny",

@@ -62,6 +62,8 @@ class Architecture(BaseModel):
         model: The `sdk.Model` or `sdk.Encoder` class.
         processor, info, dummy_inputs: The three classes of a model that takes media.
         transcription: The class that implements `SupportsTranscription`.
+        tokenizer: `"module:function"`, `(source: str) -> HF tokenizer`, for checkpoints whose tokenizer transformers does not
+            find by itself; called with the folder, or with what the user named.
         capabilities: A `Capabilities`, or `"module:function"` called with a `ConfigView`; torch-free.
         runtime_defaults: Engine options that this model wants unless the user says otherwise.
         kind: A `component` is built by other models and never offered as a task.
@@ -82,6 +84,7 @@ class Architecture(BaseModel):
     info: Target | None = None
     dummy_inputs: Target | None = None
     transcription: Target | None = None
+    tokenizer: Target | None = None
     capabilities: Capabilities | Target = Capabilities()
     runtime_defaults: Mapping[str, Any] = Field(default_factory=dict)
     kind: Literal["model", "component"] = "model"
@@ -94,7 +97,9 @@ class Architecture(BaseModel):
     license: str | None = None
     upstream: str | None = None
 
-    @field_validator("model", "processor", "info", "dummy_inputs", "transcription", "tiny", "demo", "options")
+    @field_validator(
+        "model", "processor", "info", "dummy_inputs", "transcription", "tokenizer", "tiny", "demo", "options"
+    )
     @classmethod
     def _is_target(cls, value: str | None) -> str | None:
         if value is not None and not _TARGET.fullmatch(value):

@@ -79,8 +79,8 @@ class ResolvedPlugin:
         """Import a part at its first use.
 
         Args:
-            part: `"model"`, `"processor"`, `"info"`, `"dummy_inputs"`, `"transcription"`, `"tiny"`, `"demo"` or
-                `"options"`.
+            part: `"model"`, `"processor"`, `"info"`, `"dummy_inputs"`, `"transcription"`, `"tokenizer"`,
+                `"tiny"`, `"demo"` or `"options"`.
 
         Raises:
             PluginContractError: The plugin names no such part.
