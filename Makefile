@@ -10,7 +10,7 @@ VENV   ?= .venv
 TORCH_VERSION := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 BIN     := $(VENV)/bin
-PLUGINS := plugins/llama plugins/qwen plugins/gemma plugins/phi plugins/opt plugins/mixtral plugins/towers plugins/llava plugins/fuyu plugins/whisper
+PLUGINS := plugins/llama plugins/qwen plugins/gemma plugins/phi plugins/opt plugins/mixtral plugins/towers plugins/llava plugins/fuyu plugins/whisper plugins/voxtral
 READY   := $(VENV)/.ready
 PIP     := $(BIN)/python -m pip install --disable-pip-version-check -q
 

@@ -1,0 +1,1 @@
+"""Voxtral for the engine. `plugin.py` is what the engine reads first."""
