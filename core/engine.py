@@ -74,7 +74,7 @@ class Engine:
         self.states = self._allocate_states(self.plan, planned.count) if planned is not None else None
         state_pool = StatePool(planned.count, planned.rows) if planned is not None else None
         bind(self.model, self.pages, holder, self.states)
-        builder = StepBuilder(self.config.max_num_seqs, self.plan.max_model_len, self.plan.page_size, self.device)
+        builder = self._step_builder(self.plan)
         encoder_cache = EncoderCache(self.config.encoder_cache_bytes)
         plugin = self.plugin.describe()
         encoder = MediaEncoder(
@@ -281,7 +281,7 @@ class Engine:
         states = self._allocate_states(plan, plan.items_per_step) if plan.states is not None else None
         holder = StepHolder()
         bind(self.model, pages, holder, states)
-        builder = StepBuilder(plan.max_num_seqs, plan.max_model_len, plan.page_size, self.device)
+        builder = self._step_builder(plan)
         name, cache = self.plugin.describe(), EncoderCache(0)
         filler = next(i for i in range(self.inputs.vocab_size) if i not in self.inputs.reserved)
         encoder = MediaEncoder(self.model, cache, states, hidden_size, name, self.dtype, self.device)
@@ -292,6 +292,9 @@ class Engine:
             unbind(self.model)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def _step_builder(self, plan: EnginePlan) -> StepBuilder:
+        return StepBuilder(plan.max_num_seqs, plan.max_model_len, plan.page_size, self.device, plan.step_tokens)
 
     def _allocate_states(self, plan: EnginePlan, count: int) -> EncoderStates:
         """Memory for so many states; the plan says how large one is."""

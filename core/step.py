@@ -7,8 +7,9 @@ so that each group is one batched product with little padding; there are at most
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from sdk.layers.rotary import RotaryEmbedding
 
 from .request import Request
 from .scheduler import Scheduled
+from .sequences import PageTable, StepSequences
+from .transfer import pinned, send
 
 Ints = NDArray[np.int64]
 
@@ -111,7 +114,9 @@ class StepTensors:
         input_ids, positions: `(tokens,)`.
         cache_slots: `(tokens,)` where each token's key and value go: page * page size + offset.
         lengths: `(tokens,)` the sequence length that counts for length-dependent rotary frequencies.
-        groups: How attention is batched.
+        below: No position is as large.
+        make_groups, make_sequences: See `groups` and `sequences`.
+        pages: `(slots, pages)` int32, the page table.
         sample_rows: `(sampled,)` rows whose hidden states become logits.
         states: What cross-attention reads; None for a model without.
     """
@@ -121,10 +126,30 @@ class StepTensors:
     positions: Tensor
     cache_slots: Tensor
     lengths: Tensor
-    groups: list[AttentionGroup]
+    below: int
+    make_groups: Callable[[], list[AttentionGroup]]
+    make_sequences: Callable[[], StepSequences]
+    pages: Tensor
     sample_rows: Tensor
     states: StepStates | None = None
     _rotary: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @cached_property
+    def groups(self) -> list[AttentionGroup]:
+        """How attention is batched, for kernels that take sequences of one shape."""
+        return self.make_groups()
+
+    @cached_property
+    def sequences(self) -> StepSequences:
+        """The sequences one by one, for kernels that walk pages by themselves."""
+        return self.make_sequences()
+
+    @cached_property
+    def state_sequences(self) -> StepSequences:
+        """The same over encoder states: a slot is a state, a length its rows."""
+        found = [(s.request.state, s.count, s.request.state_len) for s in self.order]
+        states, counts, lengths = np.array(found, dtype=np.int64).T
+        return StepSequences.of(states, counts, lengths, self.input_ids.device)
 
     def cos_sin(
         self, rotary: RotaryEmbedding, dtype: torch.dtype, positions: Tensor | None = None
@@ -138,7 +163,7 @@ class StepTensors:
             return cos.to(dtype), sin.to(dtype)
         found = self._rotary.get((id(rotary), dtype))
         if found is None:
-            cos, sin = rotary.cos_sin(self.positions, self.lengths)
+            cos, sin = rotary.cos_sin(self.positions, self.lengths, below=self.below)
             self._rotary[id(rotary), dtype] = found = (cos.to(dtype), sin.to(dtype))
         return found
 
@@ -160,17 +185,24 @@ class StepHolder:
 class StepBuilder:
     """Turns plans into tensors. Keeps one row of token ids and page numbers for each running sequence.
 
+    On a GPU what has one entry a token stays at one place in memory, step after step, and nothing here waits for the device.
+
     Args:
         max_num_seqs: Rows.
         max_model_len: Longest sequence.
         page_size: Tokens in a page.
         device: Where the tensors go.
+        step_tokens: Most tokens in a step; a larger step makes room for itself.
     """
 
-    def __init__(self, max_num_seqs: int, max_model_len: int, page_size: int, device: torch.device) -> None:
-        self.page_size, self.device = page_size, device
+    def __init__(
+        self, max_num_seqs: int, max_model_len: int, page_size: int, device: torch.device, step_tokens: int = 0
+    ) -> None:
+        self.page_size, self.device, self.step_tokens = page_size, device, step_tokens
+        self._places: dict[str, Tensor] = {}
         self.tokens = np.zeros((max_num_seqs, max_model_len + 1), dtype=np.int32)
         self.pages = np.zeros((max_num_seqs, -(-max_model_len // page_size) + 1), dtype=np.int32)
+        self.table = PageTable(self.pages, device)
         self._known = np.zeros(max_num_seqs, dtype=np.int64)
         self._num_pages = np.zeros(max_num_seqs, dtype=np.int64)
         self._owner: list[weakref.ref[Request] | None] = [None] * max_num_seqs
@@ -193,9 +225,21 @@ class StepBuilder:
             if have < pages:
                 self.pages[slot, have:pages] = request.pages[have:]
                 self._num_pages[slot] = pages
+                self.table.changed(slot, int(have), pages)
+        self.table.send()
 
     def _tensor(self, values: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        return send(values, self.device)
+
+    def _in_place(self, name: str, values: NDArray[np.int64]) -> Tensor:
+        """`values` in the place that this name has on a GPU."""
+        if self.device.type == "cpu":
+            return self._tensor(values)
+        place = self._places.get(name)
+        if place is None or len(place) < len(values):
+            room = max(self.step_tokens, len(values))
+            self._places[name] = place = torch.empty(room, dtype=torch.int64, device=self.device)
+        return place[: len(values)].copy_(pinned(values, self.device), non_blocking=True)
 
     def build(self, plan: Sequence[Scheduled]) -> StepTensors:
         """Lay a plan out as tensors."""
@@ -215,11 +259,14 @@ class StepBuilder:
         whole = np.array([s.request.whole_len for s in ordered], dtype=np.int64)
         return StepTensors(
             order=ordered,
-            input_ids=self._tensor(self.tokens[rows, positions].astype(np.int64)),
-            positions=self._tensor(positions),
-            cache_slots=self._tensor(pages * self.page_size + positions % self.page_size),
-            lengths=self._tensor(np.maximum(np.repeat(whole, counts), positions + 1)),
-            groups=self._groups(keys, slots, starts, counts, firsts),
+            input_ids=self._in_place("input_ids", self.tokens[rows, positions].astype(np.int64)),
+            positions=self._in_place("positions", positions),
+            cache_slots=self._in_place("cache_slots", pages * self.page_size + positions % self.page_size),
+            lengths=self._in_place("lengths", np.maximum(np.repeat(whole, counts), positions + 1)),
+            below=int((starts + counts).max()),
+            make_groups=partial(self._groups, keys, slots, starts, counts, firsts),
+            make_sequences=partial(StepSequences.of, slots, counts, starts + counts, self.device),
+            pages=self.table.tensor,
             sample_rows=self._tensor((firsts + counts - 1)[samples]),
             states=_states(ordered, counts),
         )

@@ -31,7 +31,19 @@ FORMS = ("torch", "compiled", "triton")
 def kernels_for(sample: Tensor) -> Kernels:
     """The kernels of a model, chosen by the device and dtype of one of its parameters: Triton's on a GPU, compiled ones on a CPU,
     and plain torch where these are not at hand."""
-    return PlainKernels(compiled_kernels(sample))
+    return triton_kernels(sample) or PlainKernels(compiled_kernels(sample))
+
+
+def triton_kernels(sample: Tensor) -> Kernels | None:
+    """Triton's kernels, where they can be used: on a GPU, or where they are asked for by name and its interpreter runs them."""
+    if asked_form() != "triton" and (sample.device.type != "cuda" or asked_form() is not None):
+        return None
+    try:
+        from .triton.backend import TritonKernels
+    except ImportError as e:
+        logger.warning("triton is not at hand (%s): the kernels run in plain torch, which is slower", e)
+        return None
+    return TritonKernels()
 
 
 def asked_form() -> str | None:

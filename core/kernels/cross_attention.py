@@ -45,7 +45,11 @@ class StateAttention:
         if step.states.watched:
             self._show(q, step)
         if self.compiled is not None and self.compiled.reads(q):
-            return self.compiled(step.states, q)
+            return self.compiled(step, q)
+        return self.attend(step, q)
+
+    def attend(self, step: StepTensors, q: Tensor) -> Tensor:
+        """`(tokens, heads, head_dim) -> (tokens, heads * head_dim)`, one sequence after the other."""
         out = q.new_empty(len(q), self.layer.num_heads * self.layer.head_dim)
         first = 0
         for s in step.order:  # the whole state of a request is read for all of its tokens at once

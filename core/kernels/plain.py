@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sdk.layers import Attention, CrossAttention, EncoderAttention, Layer
+from sdk.layers import Attention, CrossAttention, EncoderAttention, Layer, PackedEncoderAttention
 from sdk.layers.base import Kernel
 
 from ..step import StepHolder
 from .attention import FullAttention, PagedAttention
 from .cross_attention import StateAttention
+from .packed_attention import PackedFullAttention
 
 if TYPE_CHECKING:
     from .choice import CompiledKernels
@@ -43,5 +44,7 @@ class PlainKernels:
         """Encoder attention by torch's fused one; rows by the compiled kernels."""
         if isinstance(layer, EncoderAttention):
             return FullAttention(layer)
+        if isinstance(layer, PackedEncoderAttention):
+            return PackedFullAttention(layer)
         found: Kernel | None = self.compiled.row_kernel(layer) if self.compiled is not None else None
         return found

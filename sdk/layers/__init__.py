@@ -16,6 +16,7 @@ from .linear import (
 )
 from .mlp import GatedMLP
 from .norm import LayerNorm, RMSNorm
+from .packed_attention import PackedEncoderAttention
 from .rotary import RotaryEmbedding
 from .self_attention import SelfAttention, sliding_windows
 
@@ -33,6 +34,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "MergedColumnParallelLinear",
+    "PackedEncoderAttention",
     "ParallelLMHead",
     "PositionEmbedding",
     "PreNormBlock",

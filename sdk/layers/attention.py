@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .base import Layer
 from .rotary import RotaryEmbedding
@@ -58,7 +58,7 @@ def attention_reference(
     if sinks is not None:
         scores = torch.cat((scores, sinks.float()[:, None, None].expand(heads, n, 1)), dim=-1)
     weights = scores.softmax(dim=-1)[..., :m].to(v.dtype)
-    return torch.einsum("hnm,mhd->nhd", weights, v).reshape(n, -1)
+    return torch.einsum("hnm,mhd->nhd", weights, v).flatten(1)
 
 
 class Attention(Layer):
@@ -78,6 +78,9 @@ class Attention(Layer):
     Shapes: q `(tokens, heads, head_dim)`, k and v `(tokens, kv_heads, head_dim)`, positions `(tokens,)` →
     `(tokens, heads * head_dim)`.
     """
+
+    alibi_slopes: Tensor | None
+    sinks: Tensor | None
 
     def __init__(
         self,
@@ -100,7 +103,11 @@ class Attention(Layer):
             raise ValueError(f"{num_heads} query heads cannot share {self.num_kv_heads} key/value heads evenly")
         self.scale = head_dim**-0.5 if scale is None else scale
         self.sliding_window, self.logit_softcap = sliding_window, logit_softcap
-        self.alibi_slopes, self.sinks = alibi_slopes, sinks
+        for name, given in (("alibi_slopes", alibi_slopes), ("sinks", sinks)):
+            if given is None or isinstance(given, nn.Parameter):
+                setattr(self, name, given)
+            else:  # follows the model to its device
+                self.register_buffer(name, given, persistent=False)
         # In a tuple: many layers share one rotary module, which is registered once, where the model keeps it.
         self._rotary = (rotary,)
 

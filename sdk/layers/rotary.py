@@ -119,15 +119,18 @@ class RotaryEmbedding(Layer):
         """Whether the frequencies of a token depend on its sequence's length."""
         return self.rope_type in _LENGTH_DEPENDENT
 
-    def cos_sin(self, positions: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def cos_sin(
+        self, positions: Tensor, lengths: Tensor | None = None, *, below: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Cosines and sines, float32, `(tokens, rotary_dim / 2)` each.
 
         Args:
             positions: `(tokens,)`.
             lengths: `(tokens,)`, the sequence length that counts for each token; `None` for one sequence seen whole.
+            below: No position is as large, where the caller knows: looking would wait for the device.
         """
         if not self.depends_on_length:
-            return self._from_table(positions)
+            return self._from_table(positions, below)
         if lengths is None:
             lengths = (positions.max() + 1).expand_as(positions)
         angles = positions.float().unsqueeze(-1) * self._length_frequencies(lengths)
@@ -143,10 +146,10 @@ class RotaryEmbedding(Layer):
         exponents = torch.arange(0, dim, 2, dtype=torch.int64, device=lengths.device).float() / dim
         return 1.0 / (base.unsqueeze(-1) ** exponents)
 
-    def _from_table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        needed = int(positions.max()) + 1 if positions.numel() else 1
+    def _from_table(self, positions: Tensor, below: int | None) -> tuple[Tensor, Tensor]:
+        needed = below if below is not None else int(positions.max()) + 1 if positions.numel() else 1
         if self._table is None or self._table[0].shape[0] < needed:
-            self._table = self.table(max(needed, 256))
+            self._table = self.table(max(256, 1 << (needed - 1).bit_length()))  # not anew for every token
         return self._table[0][positions], self._table[1][positions]
 
     def table(self, length: int) -> tuple[Tensor, Tensor]:

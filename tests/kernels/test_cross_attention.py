@@ -1,4 +1,4 @@
-"""Cross-attention over projected states, in plain torch and compiled, against the layer's reference."""
+"""Cross-attention over projected states, in every form, against the layer's reference."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import torch
 from torch import Tensor
 
 from core.cache.states import EncoderStates, padded
-from core.kernels.choice import compiled_kernels
-from core.kernels.cross_attention import StateAttention
 from core.request import Request
-from core.sampling import SamplingParams
 from core.scheduler import Scheduled
 from core.step import StepBuilder, StepHolder
 from sdk.layers import CrossAttention
 from sdk.multimodal import PlaceholderRange, ProcessedItem
+from tests.kernels import grid
+from tests.kernels.grid import FORMS_AND_DTYPES, TOLERANCE, device_of, kernels_of
 
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 3e-2}
 HIDDEN = 24
 # (rows of the state, tokens computed now) of each sequence: one row, page edges, a full state; decoded tokens and prompts.
 BATCHES = {
@@ -31,9 +29,9 @@ BATCHES = {
 class Projecting:
     """Keys and values by two matrices."""
 
-    def __init__(self, kv_heads: int, head_dim: int, dtype: torch.dtype) -> None:
+    def __init__(self, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(kv_heads * 100 + head_dim)
-        made = torch.randn(2, HIDDEN, kv_heads * head_dim, generator=generator).to(dtype) / HIDDEN**0.5
+        made = torch.randn(2, HIDDEN, kv_heads * head_dim, generator=generator).to(device, dtype) / HIDDEN**0.5
         self.keys, self.values, self.head_dim = made[0], made[1], head_dim
 
     def __call__(self, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,47 +42,34 @@ class Projecting:
 def request(slot: int, count: int) -> Request:
     """A sequence of so many tokens that attends over something."""
     heard = ProcessedItem({}, PlaceholderRange("audio", 0, 0, 0, torch.zeros(0).bool().numpy()))
-    params = SamplingParams()
-    return Request(
-        str(slot),
-        list(range(count)),
-        count,
-        params,
-        1,
-        frozenset(),
-        0,
-        encoder_item=heard,
-        slot=slot,
-        pages=[1] * count,
-    )
+    return grid.request(slot, count, encoder_item=heard, pages=[1] * count)
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["torch", "compiled"])
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("form", "dtype"), FORMS_AND_DTYPES)
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 4, 8), (6, 2, 16), (1, 1, 64), (3, 1, 5)])
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
 def test_every_token_attends_over_its_own_state(
-    batch: list[tuple[int, int]], heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype, compiled: bool
+    batch: list[tuple[int, int]], heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype, form: str
 ) -> None:
-    project = Projecting(kv_heads, head_dim, dtype)
+    device = device_of(form)
+    project = Projecting(kv_heads, head_dim, dtype, device)
     layer = CrossAttention(heads, head_dim, project, num_kv_heads=kv_heads)
     # What lies beyond a state's rows, and in states that nobody holds, must not be read.
     shape = (len(batch) + 2, padded(128), kv_heads, head_dim)
-    keys, values = (torch.full(shape, float("nan"), dtype=dtype) for _ in "kv")
+    keys, values = (torch.full(shape, float("nan"), dtype=dtype, device=device) for _ in "kv")
     kept = EncoderStates({"layer": layer}, {"layer": (keys, values)}, 128)
     generator = torch.Generator().manual_seed(len(batch))
     plan, states, queries = [], [], []
     for slot, (rows, count) in enumerate(batch):
         found = request(slot, count)
         found.state, found.state_len = len(batch) - slot, rows
-        states.append(torch.randn(rows, HIDDEN, generator=generator).to(dtype))
+        states.append(torch.randn(rows, HIDDEN, generator=generator).to(device, dtype))
         kept.write(found.state, states[-1])
-        queries.append(torch.randn(count, heads, head_dim, generator=generator).to(dtype))
+        queries.append(torch.randn(count, heads, head_dim, generator=generator).to(device, dtype))
         plan.append(Scheduled(found, 0, count))
     holder = StepHolder()
-    holder.current = step = StepBuilder(len(batch), 128, 1, torch.device("cpu")).build(plan)
-    fast = compiled_kernels(keys) if compiled else None
-    kernel = StateAttention(layer, keys, values, holder, 0, fast and fast.cross_attention(layer, keys, values))
+    holder.current = step = StepBuilder(len(batch), 128, 1, device).build(plan)
+    kernel = kernels_of(form, dtype).cross_attention(layer, keys, values, holder, 0)
     made = kernel(torch.cat([queries[s.request.slot] for s in step.order]))
     for s, ours in zip(step.order, made.split([s.count for s in step.order])):
         slot = s.request.slot
