@@ -19,6 +19,8 @@ __getattr__, __dir__, _names = attach(
         "Encoder": "interfaces",
         "Model": "interfaces",
         "ModelContext": "context",
+        "QuantizationConfig": "quantization",
+        "QuantizeMethod": "quantization",
         "SpeechToTextConfig": "transcription",
         "SupportsEncoderDecoder": "interfaces",
         "SupportsMultiModal": "interfaces",
@@ -29,6 +31,7 @@ __getattr__, __dir__, _names = attach(
         "hookimpl": "hooks",
         "layers": "layers",
         "multimodal": "multimodal",
+        "quantization": "quantization",
         "testing": "testing",
         "transcription": "transcription",
         "weights": "weights",
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import layers as layers
     from . import multimodal as multimodal
+    from . import quantization as quantization
     from . import testing as testing
     from . import transcription as transcription
     from . import weights as weights
@@ -52,6 +56,8 @@ if TYPE_CHECKING:
     from .interfaces import Model as Model
     from .interfaces import SupportsEncoderDecoder as SupportsEncoderDecoder
     from .interfaces import SupportsMultiModal as SupportsMultiModal
+    from .quantization import QuantizationConfig as QuantizationConfig
+    from .quantization import QuantizeMethod as QuantizeMethod
     from .spec import API_VERSION as API_VERSION
     from .spec import Architecture as Architecture
     from .spec import Capabilities as Capabilities

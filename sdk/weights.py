@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -101,8 +101,15 @@ class NameResolver:
         return name
 
 
-def load_weights_report(module: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> LoadReport:
+def load_weights_report(
+    module: nn.Module, weights: Iterable[tuple[str, Tensor]], *, on_filled: Callable[[str], None] | None = None
+) -> LoadReport:
     """Copy a checkpoint's tensors into a module's parameters, each exactly once, converted to the parameter's dtype.
+
+    Args:
+        module: The module.
+        weights: Names, as the checkpoint spells them, and tensors.
+        on_filled: Called with the name of each parameter as soon as all of it is filled; it may free it.
 
     Raises:
         WeightsShapeError: A tensor's shape is not that of its slot.
@@ -141,6 +148,8 @@ def load_weights_report(module: nn.Module, weights: Iterable[tuple[str, Tensor]]
             raise WeightsError(f"{slot.parameter!r} is filled both whole and in parts; last by {source!r}")
         if rows_filled[slot.parameter] == full:
             report.filled.add(slot.parameter)
+            if on_filled is not None:
+                on_filled(slot.parameter)
     return report
 
 

@@ -6,13 +6,16 @@ A plain layer returns a tensor, a merged one the tuple of its parts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import Layer
+
+if TYPE_CHECKING:
+    from ..quantization import QuantizeMethod
 
 
 class Linear(Layer):
@@ -27,6 +30,8 @@ class Linear(Layer):
     """
 
     bias: nn.Parameter | None
+    quant_method: QuantizeMethod | None = None
+    """How the weight is kept in fewer bits, where the engine was asked to; then `weight` is what the method made of it."""
 
     def __init__(self, input_size: int, output_size: int, bias: bool = True, *, prefix: str = "") -> None:
         super().__init__(prefix)
@@ -36,11 +41,17 @@ class Linear(Layer):
 
     def matmul(self, x: Tensor) -> Tensor:
         """The product itself, by the kernel or by torch: what every kind of linear layer shares."""
-        out: Tensor = F.linear(x, self.weight, self.bias) if self.kernel is None else self.kernel(x)
+        out: Tensor = self.product(x) if self.kernel is None else self.kernel(x)
         return out
 
-    def reference(self, x: Tensor) -> Any:
+    def product(self, x: Tensor) -> Tensor:
+        """The product in plain torch, with the weight as it is kept."""
+        if self.quant_method is not None:
+            return self.quant_method.apply(self, x)
         return F.linear(x, self.weight, self.bias)
+
+    def reference(self, x: Tensor) -> Any:
+        return self.product(x)
 
     def extra_repr(self) -> str:
         return f"{self.input_size} -> {self.output_size}, bias={self.bias is not None}"
@@ -95,7 +106,7 @@ class MergedColumnParallelLinear(Linear):
         return _no_biases(self, self.without_bias)
 
     def reference(self, x: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(F.linear(x, self.weight, self.bias), [*self.output_sizes], dim=-1)
+        return torch.split(self.product(x), [*self.output_sizes], dim=-1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return torch.split(self.matmul(x), [*self.output_sizes], dim=-1)
@@ -146,7 +157,7 @@ class QKVParallelLinear(Linear):
         return q, k, v
 
     def reference(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self._heads(F.linear(x, self.weight, self.bias))
+        return self._heads(self.product(x))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._heads(self.matmul(x))
