@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sdk.layers import ActivationAndMul, Attention, CrossAttention, Layer, RMSNorm
+from sdk.layers.linear import Linear
 
 from ..errors import InvalidConfigError
 from .plain import PlainKernels
@@ -81,6 +82,10 @@ class CompiledKernels:
 
     def row_kernel(self, layer: Layer) -> Any:
         """A compiled form of a row-wise layer, or None."""
+        if isinstance(layer, Linear):
+            from .linear_int8 import int8_kernel
+
+            return int8_kernel(layer, self.dtype)
         from .rows import CompiledRMSNorm, CompiledSiluAndMul
 
         if isinstance(layer, RMSNorm) and layer.weight.dtype == self.dtype:

@@ -41,8 +41,9 @@ GRAIN = 32_768
 class Kernel:
     """A kernel compiled twice, for one thread and for all, cached on disk; each form when it is first used."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        options: dict[str, Any] = {"fastmath": FAST, "cache": True, "nogil": True, "error_model": "numpy"}
+    def __init__(self, function: Callable[..., Any], *, reorder: bool) -> None:
+        fastmath = FAST if reorder else False
+        options: dict[str, Any] = {"fastmath": fastmath, "cache": True, "nogil": True, "error_model": "numpy"}
         self.serial = numba.njit(function, **options)
         self.parallel = numba.njit(function, parallel=True, **options)
         self.__doc__ = function.__doc__
@@ -53,8 +54,13 @@ class Kernel:
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
-    """Make a `Kernel` of a function whose outer loop is a `prange`."""
-    return Kernel(function)
+    """Make a `Kernel` of a function whose outer loop is a `prange`, and whose sums the compiler may reorder."""
+    return Kernel(function, reorder=True)
+
+
+def exact_kernel(function: Callable[..., Any]) -> Kernel:
+    """The same for a function that is computed as it is written."""
+    return Kernel(function, reorder=False)
 
 
 def prepare_threads() -> None:
