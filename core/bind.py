@@ -108,7 +108,7 @@ def bind(
     states: EncoderStates | None = None,
 ) -> None:
     """Fill every hole of a loaded model."""
-    kernels = kernels_for(next(model.parameters()))
+    kernels = kernels_for(_sample(model))
     for path, layer in attention_layers(model).items():
         layer.fill(kernels.attention(layer, *pages[path], step))
     if states is not None:
@@ -119,12 +119,18 @@ def bind(
         for parameter in module.parameters(recurse=False):
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     for module in model.modules():
-        if isinstance(module, Linear):
+        if isinstance(module, Linear) and module.quant_method is None:
             pack(module, keep_weight=owners[id(module.weight)] > 1)
         elif isinstance(module, Experts):
             pack_experts(module)
         elif isinstance(module, Layer) and (kernel := kernels.other(module)) is not None:
             module.fill(kernel)
+
+
+def _sample(model: nn.Module) -> Tensor:
+    """A parameter of the model's own dtype: quantized layers keep integers, and scales in float32."""
+    plain = (m for m in model.modules() if getattr(m, "quant_method", None) is None)
+    return next(p for m in plain for p in m.parameters(recurse=False) if p.is_floating_point())
 
 
 def unbind(model: nn.Module) -> None:

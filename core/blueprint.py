@@ -16,6 +16,9 @@ from .demos import find_demo
 from .errors import InvalidConfigError
 from .loader import build_model, resolve_device, resolve_dtype
 from .plugins import Catalog, ResolvedPlugin
+from .quantization.attach import Quantized, attach_scheme
+from .quantization.choice import choose_scheme
+from .quantization.names import checkpoint_names
 from .text_only import LeftOut, leave_out_media, takes_no_media
 from .transcription.support import offered_tasks
 
@@ -34,6 +37,7 @@ class Blueprint:
         dtype, device: How and where.
         model: On the meta device.
         left_out: Parts that were taken out of it.
+        quantized: What is done to its weights; None: nothing.
     """
 
     config: EngineConfig
@@ -44,6 +48,7 @@ class Blueprint:
     device: torch.device
     model: Model
     left_out: LeftOut
+    quantized: Quantized | None = None
 
     @classmethod
     def of(cls, model: str, options: Mapping[str, object], *, weights: bool = True) -> Blueprint:
@@ -67,10 +72,14 @@ class Blueprint:
         _refuse_what_it_cannot(plugin, capabilities)
         config = EngineConfig.make(model, options, plugin.architecture.runtime_defaults)
         dtype, device = resolve_dtype(config, checkpoint), resolve_device(config)
+        scheme = choose_scheme(config, checkpoint, plugin, capabilities)
         built = build_model(plugin, config, checkpoint, dtype)
         text_only = takes_no_media(capabilities, config.limit_mm_per_prompt)
         left_out = leave_out_media(built) if text_only else LeftOut()
-        return cls(config, checkpoint, plugin, capabilities, dtype, device, built, left_out)
+        quantized = None
+        if scheme is not None:
+            quantized = attach_scheme(built, scheme, checkpoint_names(built, checkpoint.tensor_names()), dtype)
+        return cls(config, checkpoint, plugin, capabilities, dtype, device, built, left_out, quantized)
 
     @property
     def trained_length(self) -> int | None:

@@ -163,6 +163,21 @@ class Checkpoint:
             )
         raise WeightsError(f"{self.folder} has no *.safetensors file")
 
+    def tensor_names(self) -> list[str]:
+        """Names of all tensors, from the files' headers; empty where only the little files are at hand."""
+        from safetensors import safe_open
+
+        try:
+            files = self.weight_files()
+        except WeightsError:
+            return []
+        names: list[str] = []
+        for file in files:
+            check_safetensors(file)
+            with safe_open(file, framework="numpy") as opened:
+                names += opened.keys()
+        return names
+
     def tensors(
         self, *, skip: Callable[[str], bool] | None = None, check: bool = False, quiet: bool = False
     ) -> Iterator[tuple[str, Tensor]]:

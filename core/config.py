@@ -19,6 +19,8 @@ class EngineConfig(BaseModel):
         dtype: Of the weights and activations; `auto`: as the checkpoint says, bfloat16 where it says float16 on a CPU
             and float32 where it says nothing.
         device: `auto`, `cpu` or `cuda`.
+        quantization: A scheme that makes the weights smaller, such as `"int8"`: its name, or a mapping with `quant_method` and
+            its options; None: as the checkpoint's own config says.
         max_model_len: Longest sequence, prompt and output together; None: what the model was trained for.
         max_num_seqs: Most sequences in one step.
         max_num_batched_tokens: Most tokens in one step, decoded and prefilled together.
@@ -49,6 +51,7 @@ class EngineConfig(BaseModel):
     model: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    quantization: str | dict[str, Any] | None = None
     max_model_len: int | None = Field(None, ge=1)
     max_num_seqs: int = Field(256, ge=1, le=4096)
     max_num_batched_tokens: int = Field(2048, ge=1, le=1_048_576)

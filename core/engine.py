@@ -260,7 +260,7 @@ class Engine:
                 plugin=plan.plugin,
             )
         materialize(self.model, self.dtype, self.device)
-        fill_model(self.model, self.plugin, self.config, self.checkpoint, found.left_out)
+        fill_model(self.model, self.plugin, self.config, self.checkpoint, found.left_out, found.quantized)
         if self.device.type != "cpu":
             measured = replace(plan.memory, activations=self._measured(plan, found.hidden_size), measured=True)
             plan = make_plan(found, media, measured)

@@ -19,6 +19,8 @@ from .checkpoint import Checkpoint
 from .config import EngineConfig
 from .errors import EngineError, InvalidConfigError, PluginContractError, WeightsError
 from .plugins import Catalog, ResolvedPlugin
+from .quantization.attach import Quantized, parameter_dtype
+from .quantization.finish import Finisher
 from .text_only import LeftOut
 
 logger = logging.getLogger(__name__)
@@ -134,7 +136,7 @@ def materialize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> N
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if id(parameter) not in made:
-                kind = dtype if parameter.is_floating_point() else parameter.dtype
+                kind = parameter_dtype(parameter, dtype)
                 made[id(parameter)] = nn.Parameter(
                     torch.empty_like(parameter, dtype=kind, device=device), requires_grad=False
                 )
@@ -143,14 +145,21 @@ def materialize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> N
 
 
 def fill_model(
-    model: Model, plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Checkpoint, left_out: LeftOut
+    model: Model,
+    plugin: ResolvedPlugin,
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    left_out: LeftOut,
+    quantized: Quantized | None = None,
 ) -> None:
-    """Stream the checkpoint into the model; every parameter must be filled, every tensor used or dropped on purpose.
+    """Stream the checkpoint into the model; every parameter must be filled, every tensor used or dropped on purpose. Layers that
+    are quantized are made smaller as they are filled.
 
     Raises:
         WeightsError: See its subclasses; the names are listed.
     """
     offered: list[str] = []
+    finisher = Finisher(model, quantized)
 
     def stream() -> Iterator[tuple[str, Tensor]]:
         for name, tensor in checkpoint.tensors(
@@ -160,7 +169,7 @@ def fill_model(
             yield name, tensor
 
     if type(model).load_weights is Model.load_weights:
-        report = load_weights_report(model, stream())
+        report = load_weights_report(model, stream(), on_filled=finisher.filled)
         if config.strict_weights:
             raise_for_unexpected(model, report.unexpected)
         elif report.unexpected:
@@ -173,5 +182,7 @@ def fill_model(
             raise
         except Exception as e:
             raise WeightsError(f"{plugin.describe()}: load_weights failed: {type(e).__name__}: {e}") from e
+        finisher.all_filled(filled)
+    filled |= finisher.parameters
     if missing_parameters(model, filled):
         raise_for_missing(model, filled, offered)

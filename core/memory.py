@@ -13,6 +13,8 @@ from sdk.interfaces import Encoder, supports_multimodal
 from sdk.layers.embedding import ParallelLMHead
 from sdk.layers.linear import Linear
 
+from .quantization.attach import Quantized, parameter_dtype
+
 CACHE_SHARE = {"cpu": 0.4, "cuda": 0.9}
 """Of what weights and activations leave, the most that the page pool may take when nobody says how much. A CPU's memory is
 shared with everybody else on the machine."""
@@ -49,9 +51,11 @@ class MemoryPlan:
         return self.available - self.weights - self.activations
 
 
-def weights_bytes(model: nn.Module, dtype: torch.dtype) -> int:
-    """Bytes of the parameters, tied ones once, in the dtype that they will have."""
-    return sum(p.numel() * (dtype.itemsize if p.is_floating_point() else p.dtype.itemsize) for p in model.parameters())
+def weights_bytes(model: nn.Module, dtype: torch.dtype, quantized: Quantized | None = None) -> int:
+    """Bytes of the parameters, tied ones once, in the dtype that they will have; of quantized layers, what they keep."""
+    kept = quantized.bytes if quantized is not None else {}
+    plain = (p for name, p in model.named_parameters() if name.rpartition(".")[0] not in kept)
+    return sum(kept.values()) + sum(p.numel() * parameter_dtype(p, dtype).itemsize for p in plain)
 
 
 def activation_bytes(

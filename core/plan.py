@@ -52,6 +52,23 @@ class StatesPlan:
 
 
 @dataclass(frozen=True)
+class QuantizationPlan:
+    """What is done to the weights.
+
+    Attributes:
+        scheme: Its name.
+        layers: How many layers it makes smaller.
+        bytes: What their weights take then.
+        left: Layers with weights that stay as they are.
+    """
+
+    scheme: str
+    layers: int
+    bytes: int
+    left: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class EnginePlan:
     """What start-up decided, for banners and bug reports.
 
@@ -70,6 +87,7 @@ class EnginePlan:
         left_out: Parts of the model that are not loaded.
         memory: Where the memory goes.
         states: Room for encoder states; None for a model without cross-attention.
+        quantization: What is done to the weights; None: nothing.
     """
 
     architecture: str
@@ -89,6 +107,7 @@ class EnginePlan:
     left_out: tuple[str, ...]
     memory: MemoryPlan
     states: StatesPlan | None = None
+    quantization: QuantizationPlan | None = None
 
     @property
     def capacity_tokens(self) -> int:
@@ -119,6 +138,7 @@ class EnginePlan:
         lines = [
             ("model", f"{self.architecture} by {self.plugin}, {self.dtype} on {self.device}"),
             ("weights", size(m.weights)),
+            *([("quantized", self._quantized(self.quantization))] if self.quantization is not None else []),
             ("attention", f"{kinds}; {size(self.bytes_per_token)} of K/V a token"),
             ("step", f"{self.step_tokens} tokens, {self.max_num_seqs} sequences; {size(m.activations)} ({made})"),
             *((f"{p.modality}s", self._media(p)) for p in self.media),
@@ -128,6 +148,10 @@ class EnginePlan:
                       f"{self.full_sequences:.1f} sequences of {self.max_model_len}"),
         ]  # fmt: skip
         return lines
+
+    def _quantized(self, plan: QuantizationPlan) -> str:
+        left = f"; as they are: {', '.join(plan.left)}" if plan.left else ""
+        return f"{plan.scheme}: {plan.layers} layers in {size(plan.bytes)}{left}"
 
     def _media(self, plan: MediaPlan) -> str:
         if plan.limit == 0:
@@ -178,7 +202,15 @@ def make_plan(blueprint: Blueprint, media: Sequence[MediaPlan] = (), measured: M
         left_out=blueprint.left_out.paths,
         memory=replace(memory, cache=num_pages * page_bytes),
         states=states,
+        quantization=_quantization(blueprint),
     )
+
+
+def _quantization(blueprint: Blueprint) -> QuantizationPlan | None:
+    found = blueprint.quantized
+    if found is None:
+        return None
+    return QuantizationPlan(found.name, len(found.methods), sum(found.bytes.values()), found.left)
 
 
 def _states(blueprint: Blueprint, media: Sequence[MediaPlan], memory: MemoryPlan) -> StatesPlan | None:
@@ -203,7 +235,10 @@ def _estimated(blueprint: Blueprint, encoder_tokens: int, media: Sequence[MediaP
         encoder_tokens=largest,
     )
     return MemoryPlan(
-        available_bytes(blueprint.device), weights_bytes(blueprint.model, blueprint.dtype), activations, cache=0
+        available_bytes(blueprint.device),
+        weights_bytes(blueprint.model, blueprint.dtype, blueprint.quantized),
+        activations,
+        cache=0,
     )
 
 

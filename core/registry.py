@@ -1,6 +1,7 @@
-"""`MODELS`, `PROCESSORS`, `DUMMY_INPUTS`, `TRANSCRIPTION`: who provides which part, keyed by architecture.
+"""`MODELS`, `PROCESSORS`, `DUMMY_INPUTS`, `TRANSCRIPTION`: who provides which part, keyed by architecture. `QUANTIZATION`: the
+schemes by name.
 
-Read-only views of the catalog that import a part when it is asked for, plus `register` for notebooks and tests.
+Read-only views of what is installed that import a part when it is asked for, plus `register` for notebooks and tests.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from sdk import registry as table
 from sdk.errors import PluginError, PluginMissingError
 
 from .plugins import Catalog
+from .plugins.objects import ObjectRegistry
 
 
 class NotRegisteredError(PluginMissingError, KeyError):
@@ -77,3 +79,16 @@ MODELS = Registry("model")
 PROCESSORS = Registry("processor")
 DUMMY_INPUTS = Registry("dummy_inputs")
 TRANSCRIPTION = Registry("transcription")
+
+
+def _check_scheme(name: str, scheme: Any) -> str | None:
+    from sdk.quantization import QuantizationConfig
+
+    if not (isinstance(scheme, type) and issubclass(scheme, QuantizationConfig)):
+        return "is no subclass of sdk.QuantizationConfig"
+    if scheme.get_name() != name:
+        return f"is registered as {name!r}, but its get_name() says {scheme.get_name()!r}"
+    return None
+
+
+QUANTIZATION = ObjectRegistry("quantization", "quantization scheme", _check_scheme)

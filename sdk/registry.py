@@ -79,10 +79,10 @@ def register(architecture: str, value: Any, *, part: str = "model", replace: boo
         before = _table.get(architecture, Registration(architecture))
         for name, new in given.items():
             known = before.parts.get(name)
-            if known is not None and not replace and _identity(known) != _identity(new):
+            if known is not None and not replace and identity(known) != identity(new):
                 raise PluginConflictError(
-                    f"the {name} of {architecture} is registered already, as {_identity(known)}; "
-                    f"pass replace=True to put {_identity(new)} in its place",
+                    f"the {name} of {architecture} is registered already, as {identity(known)}; "
+                    f"pass replace=True to put {identity(new)} in its place",
                     plugin=IN_PROCESS,
                 )
         _table[architecture] = Registration(architecture, {**before.parts, **given}, {**before.fields, **fields})
@@ -100,7 +100,7 @@ def registered() -> Mapping[str, Registration]:
         return MappingProxyType(dict(_table))
 
 
-def _identity(value: Any) -> str:
+def identity(value: Any) -> str:
     """How an object or a target is called in messages, and told from another."""
     if isinstance(value, str):
         return value

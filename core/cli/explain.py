@@ -8,12 +8,14 @@ import typer
 
 from ..errors import InvalidRequestError
 from .output import as_json, pairs
+from .quantization import QUANTIZATION_HELP, parse_quantization
 
 
 def explain(
     model: Annotated[str, typer.Argument(help="Folder in HF layout (config.json is enough), hub id, or demo/….")],
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    quantization: Annotated[str | None, typer.Option("--quantization", help=QUANTIZATION_HELP)] = None,
     max_model_len: Annotated[int | None, typer.Option("--max-model-len", help="Longest sequence, in tokens.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option("--max-num-seqs", help="Most sequences in a step.")] = None,
     kv_cache_bytes: Annotated[int | None, typer.Option("--kv-cache-bytes", help="Size of the page pool.")] = None,
@@ -35,6 +37,7 @@ def explain(
     options: dict[str, Any] = {
         "dtype": dtype,
         "device": device,
+        "quantization": parse_quantization(quantization) if quantization is not None else None,
         "max_model_len": max_model_len,
         "max_num_seqs": max_num_seqs,
         "kv_cache_bytes": kv_cache_bytes,

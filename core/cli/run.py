@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import EngineError
+from .quantization import QUANTIZATION_HELP, parse_quantization
 
 if TYPE_CHECKING:
     from ..llm import LLM
@@ -31,6 +32,7 @@ def run(
     seed: Annotated[int | None, typer.Option("--seed")] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    quantization: Annotated[str | None, typer.Option("--quantization", help=QUANTIZATION_HELP)] = None,
     max_model_len: Annotated[int | None, typer.Option("--max-model-len", help="Longest sequence, in tokens.")] = None,
     plugin: Annotated[
         list[str] | None, typer.Option("--plugin", help="ARCH=distribution, where two claim one.")
@@ -46,6 +48,8 @@ def run(
     options: dict[str, Any] = {"dtype": dtype, "device": device, "plugins": parse_pins(plugin or [])}
     if max_model_len is not None:
         options["max_model_len"] = max_model_len
+    if quantization is not None:
+        options["quantization"] = parse_quantization(quantization)
     start = time.monotonic()
     with LLM(model, **options) as llm:
         talk = _Conversation(

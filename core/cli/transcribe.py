@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InvalidRequestError
+from .quantization import QUANTIZATION_HELP, parse_quantization
 
 if TYPE_CHECKING:
     from ..llm import LLM
@@ -35,6 +36,7 @@ def transcribe(
     max_seconds: Annotated[float | None, typer.Option("--max-seconds", help="Longest clip; 1800 by itself.")] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    quantization: Annotated[str | None, typer.Option("--quantization", help=QUANTIZATION_HELP)] = None,
     plugin: Annotated[
         list[str] | None, typer.Option("--plugin", help="ARCH=distribution, where two claim one.")
     ] = None,
@@ -59,6 +61,8 @@ def transcribe(
     options: dict[str, Any] = {"dtype": dtype, "device": device, "plugins": parse_pins(plugin or [])}
     if max_seconds is not None:
         options["max_audio_seconds"] = max_seconds
+    if quantization is not None:
+        options["quantization"] = parse_quantization(quantization)
     with LLM(model, **options) as llm:
         if timestamps is None and FORMATS[format].timed:
             timestamps = _best_timestamps(llm)

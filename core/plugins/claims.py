@@ -25,7 +25,7 @@ ALLOW_LIST = "ENGINE_PLUGINS"
 _GROUP = re.compile(r"engine\.v(?P<major>[^.]*)(?P<model_types>\.model_types)?")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
-Kind = Literal["architecture", "model_type"]
+Kind = Literal["architecture", "model_type", "object"]
 ClaimState = Literal["ready", "disabled", "incompatible", "quarantined"]
 
 
@@ -34,9 +34,9 @@ class Claim:
     """One entry point of one distribution: "I run this".
 
     Attributes:
-        name: The architecture or the model_type; `"*"` for a fallback.
-        kind: Which of the two the name is.
-        module: The plugin module to import when the name is asked for.
+        name: The architecture or the model_type; `"*"` for a fallback. Of an object (see objects.py), its key.
+        kind: Which of them the name is.
+        module: The plugin module to import when the name is asked for; of an object `"module:attribute"`.
         distribution, version: As the metadata spells them.
         api: The entry-point group's major, e.g. `"v1"`.
         origin: `"wheel"`, `"editable"`, or the folder that holds the metadata.
