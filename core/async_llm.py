@@ -98,7 +98,7 @@ class AsyncLLM:
 
         Raises:
             RequestError: The prompt cannot be served.
-            OverloadedError: As many requests wait as may (`max_queued_requests`).
+            OverloadedError: As many requests wait as may (`max_queued_requests`), or as many tokens (`max_queued_tokens`).
             RequestTimeoutError: The deadline passed; what there was is in `partial_results`, and has been yielded where
                 outputs are.
             EngineDeadError: The engine has stopped, or is closed meanwhile.
@@ -262,7 +262,10 @@ class AsyncLLM:
         stream = self._register(request_id, chosen, timeout)
         try:
             make = self._maker.make
-            await self._begin(stream, lambda: make(stream.job_id, process(), chosen, priority))
+            job = await self._made(stream, lambda: make(stream.job_id, process(), chosen, priority))
+            if not is_part:
+                self._check_backlog(job)
+            stream.begin(job)
             while (output := await stream.next()) is not None:
                 yield output
         finally:
@@ -311,8 +314,20 @@ class AsyncLLM:
                 del self._wholes[mark]
             self._tell_if_empty()
 
-    async def _begin(self, stream: Stream, make: Callable[[], Job]) -> None:
-        """Make the job in a worker thread (prompts are processed there, and grammars compiled) and hand it to the engine."""
+    def _check_backlog(self, job: Job) -> None:
+        """Refuse a job with which too many tokens would wait; one that waits alone may have any number."""
+        most, count = self.engine.config.max_queued_tokens, len(job.output.prompt_token_ids)
+        with self._lock:
+            waiting = sum(s.waiting_tokens for s in self._queued.values() if not s.loop.is_closed())
+        if waiting and waiting + count > most:
+            raise OverloadedError(
+                f"{waiting} tokens of prompts wait already, and this one has {count}; try again later, or raise "
+                f"max_queued_tokens={most}",
+                param="prompt",
+            )
+
+    async def _made(self, stream: Stream, make: Callable[[], Job]) -> Job:
+        """A job, made in a worker thread: prompts are processed there, and grammars compiled."""
 
         def work() -> Job:
             if self.engine.dead is not None:  # what waited for a worker while the engine was closed
@@ -322,12 +337,11 @@ class AsyncLLM:
         limit = asyncio.timeout_at(stream.deadline)
         try:
             async with limit:
-                job = await stream.loop.run_in_executor(self._workers, work)
+                return await stream.loop.run_in_executor(self._workers, work)
         except TimeoutError:
             if limit.expired():
                 raise stream.timed_out() from None
             raise
-        stream.begin(job)
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a worker thread, unless the engine has stopped."""

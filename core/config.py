@@ -32,7 +32,10 @@ class EngineConfig(BaseModel):
         limit_mm_per_prompt: Modality → most items in a prompt. Where no item of any modality is allowed, what only media
             need is not loaded.
         max_audio_seconds: Longest clip.
+        allowed_media_hosts: Hosts that pictures and clips may be fetched from; none: nothing is fetched.
+        allowed_media_networks: Private networks, as `"10.1.0.0/16"`, that these hosts may be in.
         max_queued_requests: `AsyncLLM`: most requests that wait for their first step; more are refused.
+        max_queued_tokens: `AsyncLLM`: most tokens of prompts that wait for their first step; what would be more is refused.
         mm_processor_kwargs: Extra arguments for the plugin's HF processor, for every request.
         plugins: Architecture → distribution, where two claim one.
         plugin_options: The plugin's own options.
@@ -62,7 +65,10 @@ class EngineConfig(BaseModel):
     processing_cache_bytes: int = Field(256 * 2**20, ge=0)
     limit_mm_per_prompt: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: {"image": 8})
     max_audio_seconds: float = Field(1800.0, gt=0, le=86_400)
+    allowed_media_hosts: tuple[str, ...] = ()
+    allowed_media_networks: tuple[str, ...] = ()
     max_queued_requests: int = Field(256, ge=1)
+    max_queued_tokens: int = Field(1_048_576, ge=1)
     mm_processor_kwargs: dict[str, Any] = Field(default_factory=dict)
     plugins: dict[str, str] = Field(default_factory=dict)
     plugin_options: dict[str, Any] = Field(default_factory=dict)

@@ -56,6 +56,11 @@ class Stream:
         """Whether none of its sequences has taken part in a step."""
         return not self._begun or all(r.metrics.first_scheduled_time is None for r in self.job.requests)
 
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of its prompt while that waits in the engine."""
+        return len(self.job.output.prompt_token_ids) if self._begun and self.is_queued else 0
+
     # ---- for its reader ---------------------------------------------------------------------------------------------
 
     def begin(self, job: Job) -> None:

@@ -28,6 +28,8 @@ main(given)
 """
 """Modules are looked for where the parent looks, but not in the current folder for being the current one (nor with -P)."""
 MAX_STACKS = 64 * 1024
+_LAST_SECONDS = 5.0
+"""For the system to take away a process that has ended."""
 _LONGEST_FOLDER = 64
 """A socket's path has room for a hundred characters or so."""
 
@@ -76,7 +78,10 @@ class Child:
 
     def how_it_ended(self) -> str:
         """How, in words."""
-        status = self._process.wait()
+        try:
+            status = self._process.wait(_LAST_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "its process has shut its end of the line"
         if status >= 0:
             return f"its process ended with exit status {status}"
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"

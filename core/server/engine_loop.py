@@ -72,8 +72,8 @@ class EngineLoop:
         """How things stand."""
         return self._meter.read()
 
-    def run(self) -> EngineError | None:
-        """Until it is told to end, or cannot go on; then, why."""
+    def run(self) -> bool:
+        """Until it is told to end, or cannot go on: whether it was told to."""
         prepare_thread()
         try:
             while not self._closing and self.engine.dead is None:
@@ -84,11 +84,13 @@ class EngineLoop:
         except BaseException as error:  # whatever it is, those who wait must hear of it
             logger.exception("the engine's loop failed")
             self.engine.die(EngineDeadError(f"its loop failed: {type(error).__name__}: {error}"))
+        if self.engine.dead is not None:  # first: who hears of its request's end must find the engine gone
+            self.line.send(wire.Died(to_fault(self.engine.dead)))
         self._changed.update(self._sequences)
         self._tell()
         self._compilers.shutdown(wait=False, cancel_futures=True)
         self.engine.rules.close()
-        return self.engine.dead
+        return self.engine.dead is None
 
     @property
     def _busy(self) -> bool:

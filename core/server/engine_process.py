@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,8 +24,13 @@ from . import wire
 from .faults import to_fault
 from .line import Line
 
+if TYPE_CHECKING:
+    from .engine_loop import EngineLoop
+
 logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
+LAST_WORDS_SECONDS = 2.0
+"""For the last messages to go."""
 
 
 def main(given: Mapping[str, Any]) -> None:
@@ -45,19 +50,27 @@ def main(given: Mapping[str, Any]) -> None:
     line = Line.connect(given["address"], wire.ToEngine)
     line.send(wire.Hello())
     try:
-        failure = _run(line)
-        if failure is not None:
-            line.send(wire.Died(to_fault(failure)))
+        well = _run(line)
     finally:
-        line.close()
+        line.close(patience=LAST_WORDS_SECONDS)
     # No destructors: the model's threads and the device are the system's to take back, at once.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0 if failure is None else 1)
+    os._exit(0 if well else 1)
 
 
-def _run(line: Line) -> BaseException | None:
-    """Load the engine and run it; what ended it, if anything did."""
+def _run(line: Line) -> bool:
+    """Load the engine and run it; whether it ended because it was told to."""
+    made = _made(line)
+    if isinstance(made, EngineError):
+        line.send(wire.Died(to_fault(made)))
+        return False
+    line.send(wire.Loaded(msgspec.to_builtins(made.engine.plan), sorted(made.engine.eos_token_ids), made.gauges()))
+    return made.run()
+
+
+def _made(line: Line) -> EngineLoop | EngineError:
+    """The engine, loaded; or why it cannot be."""
     try:
         from ..engine import Engine
         from .engine_loop import EngineLoop  # heavy: while this is imported, the parent finds the plugin
@@ -71,9 +84,7 @@ def _run(line: Line) -> BaseException | None:
     except BaseException as error:
         logger.exception("the engine could not be loaded")
         return EngineDeadError(f"loading failed: {type(error).__name__}: {error}")
-    loop = EngineLoop(engine, line, setup.heartbeat)
-    line.send(wire.Loaded(msgspec.to_builtins(engine.plan), sorted(engine.eos_token_ids), loop.gauges()))
-    return loop.run()
+    return EngineLoop(engine, line, setup.heartbeat)
 
 
 def _load(engine_class: Any, setup: wire.Setup, line: Line) -> Any:

@@ -17,27 +17,27 @@ class Line:
     """Sends and receives messages. Used by one thread.
 
     Args:
-        socket: A pair socket.
         reads: The messages that come in.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], reads: Any) -> None:
-        self.socket, self._codec = socket, Codec(reads)
+    def __init__(self, reads: Any) -> None:
+        self._context = zmq.Context()
+        self.socket, self._codec = self._context.socket(zmq.PAIR), Codec(reads)
         # Nothing is dropped, and nobody waits: what may be under way is bounded by the requests that are taken.
-        socket.setsockopt(zmq.SNDHWM, 0)
-        socket.setsockopt(zmq.RCVHWM, 0)
+        self.socket.setsockopt(zmq.SNDHWM, 0)
+        self.socket.setsockopt(zmq.RCVHWM, 0)
 
     @classmethod
     def bind(cls, address: str, reads: Any) -> Line:
         """The server's end."""
-        line = cls(zmq.Context.instance().socket(zmq.PAIR), reads)
+        line = cls(reads)
         line.socket.bind(address)
         return line
 
     @classmethod
     def connect(cls, address: str, reads: Any) -> Line:
         """The engine's end."""
-        line = cls(zmq.Context.instance().socket(zmq.PAIR), reads)
+        line = cls(reads)
         line.socket.connect(address)
         return line
 
@@ -68,9 +68,10 @@ class Line:
             return None
         return self._codec.decode([frame.buffer for frame in frames])
 
-    def close(self) -> None:
-        """Hang up, once what was sent has gone, or cannot go any more."""
-        self.socket.close(linger=2000)
+    def close(self, *, patience: float = 0.0) -> None:
+        """Hang up; what was sent and has not gone yet is given so many seconds."""
+        self.socket.close(linger=int(patience * 1000))
+        self._context.term()
 
 
 __all__ = ["Line", "LineClosedError"]

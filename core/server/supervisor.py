@@ -225,6 +225,9 @@ class Supervisor:
                 self.ready.set_result(None)
         elif isinstance(message, wire.Died):
             self._cause = from_fault(message.fault)
+            if self.state is State.READY:
+                self.state = State.RESTARTING if self.restarts_left else State.DEAD
+                self.engine.lost(self._cause, for_good=not self.restarts_left)
 
     def _obey(self) -> None:
         while self._commands:
