@@ -13,10 +13,11 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ..cache.lru import ByteLRU
+from ..child_process import ChildError
 from ..errors import GrammarError, InvalidRequestError, ServerError
 from ..sampling.structured import GrammarSource
 from .cursor import Grammar
-from .worker import Worker, WorkerError, compile_grammar, make_tokenizer
+from .worker import Worker, compile_grammar, make_tokenizer
 
 SECONDS = 5.0
 """For one grammar to be compiled, a free child included."""
@@ -119,13 +120,13 @@ class GrammarCompiler:
                 problem = matcher.get_error()
         except ValueError as e:
             problem = str(e)
-        except WorkerError as e:
+        except ChildError as e:
             if e.timed_out:
                 what = (
                     f"structured_outputs: the {source.kind} is not compiled within {self.seconds:g} s; make it simpler"
                 )
                 return Compiled(None, "grammar_timeout", what, BYTES_AT_LEAST, time.monotonic() + REFUSED_FOR)
-            problem = str(e)
+            problem = f"its compiler gave up: {e}"
         except TimeoutError:
             what = f"structured_outputs: no compiler was free within {self.seconds:g} s; try again later"
             return Compiled(None, "grammar_timeout", what, BYTES_AT_LEAST, until=0.0)
@@ -161,7 +162,7 @@ class GrammarCompiler:
     def _start(self, setup: dict[str, Any]) -> Worker:
         try:
             return Worker(setup)
-        except (OSError, WorkerError) as e:
+        except (OSError, ChildError) as e:
             raise ServerError(f"the process that compiles grammars cannot be started: {e}") from e
 
     @cached_property

@@ -6,23 +6,16 @@ compiled in time, the engine compiles too.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
-import os
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+from ..child_process import ChildProcess
 
 START_SECONDS = 120.0
 """For a child to start and to read the tokenizer, which is no grammar's fault."""
 MEMORY_BYTES = 2 * 2**30
 """Address space that a child may take, where the system can bound it."""
-# -P keeps the current folder off the child's path; the parent's path is handed on, so both see the same packages.
-_CHILD = f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {__name__} import child; child()"
 
 
 class Tried(NamedTuple):
@@ -37,87 +30,43 @@ class Tried(NamedTuple):
     num_bytes: int
 
 
-class WorkerError(Exception):
-    """The child ended, or was ended because its time was over."""
-
-    def __init__(self, what: str, *, timed_out: bool) -> None:
-        super().__init__(what)
-        self.timed_out = timed_out
-
-
 class Worker:
     """One child, started and ready.
 
     Args:
         setup: What `make_tokenizer` takes.
+
+    Raises:
+        ChildError: It did not live through its start.
     """
 
     def __init__(self, setup: dict[str, Any]) -> None:
-        self._ended = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is the engine's to answer
-        )
+        self._child = ChildProcess(f"{__name__}:child", MEMORY_BYTES)
         self._ask(setup, START_SECONDS)
 
     def try_out(self, grammar: str, seconds: float) -> Tried:
         """Compile a grammar and compute its first mask.
 
         Raises:
-            WorkerError: It took too long, or the process did not live through it.
+            ChildError: It took too long, or the process did not live through it.
         """
         return Tried(*self._ask({"grammar": grammar}, seconds))
 
     def _ask(self, message: dict[str, Any], seconds: float) -> list[Any]:
-        with self._ended_after(seconds):
-            try:
-                _pipe(self._process.stdin).write(json.dumps(message) + "\n")
-                _pipe(self._process.stdin).flush()
-                line = _pipe(self._process.stdout).readline()
-            except (OSError, ValueError):
-                line = ""
-        if not line.endswith("\n"):
-            timed_out = self._ended
-            self.close()
-            raise WorkerError(f"its compiler ended with exit status {self._process.returncode}", timed_out=timed_out)
-        answer: list[Any] = json.loads(line)
+        with self._child.within(seconds) as exchange:
+            self._child.requests.write(json.dumps(message).encode() + b"\n")
+            self._child.requests.flush()
+            answer: list[Any] = json.loads(exchange.line())
         return answer
-
-    @contextlib.contextmanager
-    def _ended_after(self, seconds: float) -> Iterator[None]:
-        timer = threading.Timer(max(0.0, seconds), self._end)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _end(self) -> None:
-        self._ended = True
-        self._process.kill()
 
     @property
     def alive(self) -> bool:
         """Whether it can be asked again."""
-        return not self._ended and self._process.poll() is None
+        return self._child.alive
 
     def close(self) -> None:
         """End the child."""
-        self._end()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError, ValueError):
-                _pipe(pipe).close()
-        self._process.wait()
-
-
-def _pipe(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None
-    return pipe
+        self._child.close()
 
 
 def make_tokenizer(setup: dict[str, Any]) -> Any:
@@ -138,18 +87,11 @@ def compile_grammar(tokenizer: Any, grammar: str) -> Any:
     return LLMatcher(tokenizer, grammar, log_level=0)
 
 
-def child() -> None:
+def child(requests: BinaryIO, answers: BinaryIO) -> None:
     """What the child does: reads a line, compiles, writes a line."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever else prints does not answer
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    tokenizer = make_tokenizer(json.loads(sys.stdin.readline()))
+    tokenizer = make_tokenizer(json.loads(requests.readline()))
     _say(answers, Tried(None, 0))
-    for line in sys.stdin:
+    for line in requests:
         before = _allocated()
         matcher = compile_grammar(tokenizer, json.loads(line)["grammar"])
         if not matcher.is_error():
@@ -158,15 +100,8 @@ def child() -> None:
         del matcher
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent has ended, whatever it is compiling."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
-
-
-def _say(answers: IO[str], answer: Tried) -> None:
-    answers.write(json.dumps(answer) + "\n")
+def _say(answers: BinaryIO, answer: Tried) -> None:
+    answers.write(json.dumps(answer).encode() + b"\n")
     answers.flush()
 
 

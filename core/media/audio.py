@@ -1,28 +1,26 @@
 """Clips: from bytes, paths, data: URIs or (wave, rate) to one channel of float32, within limits that hold while decoding.
 
 Channels are mixed by their mean, rates are brought to the model's by soxr. A small file may hold hours of silence, and a
-header may say anything: nothing is believed of it but the rate and the number of channels, and these within bounds.
+header may say anything: nothing is believed of it but the rate and the number of channels, and these within bounds. What is
+to be decoded is decoded in another process (`audio_pool`); waves are not.
 """
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterator
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdk.speech import is_clip
 
-from .audio_decode import open_decoder
 from .audio_limits import CLIP, AudioLimits
-from .audio_mix import Mixer
+from .audio_mix import mixed
+from .audio_pool import decoders
 from .source import is_url, open_path, read_url
-
-if TYPE_CHECKING:
-    from typing import BinaryIO
 
 Wave = NDArray[np.float32]
 _BLOCK = 1 << 20
@@ -65,8 +63,9 @@ def load_audio(
     if is_clip(value):
         return _from_array(value[0], _given_rate(value[1]), sample_rate, limits)
     if isinstance(value, Path) or (isinstance(value, str) and allow_paths and not is_url(value)):
-        with open_path(Path(value).expanduser(), CLIP) as file:
-            return _decode(file, sample_rate, limits)
+        path = Path(value).expanduser()
+        open_path(path, CLIP).close()  # what is wrong with it is said of the path as it was given
+        return AudioClip(*decoders().decode(path.absolute(), sample_rate, limits))
     if isinstance(value, str):
         value = read_url(value, CLIP, limits.file_bytes)
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -74,19 +73,11 @@ def load_audio(
             raise CLIP.excessive(
                 f"the clip has more than {limits.file_bytes // 2**20} MiB; a file of any size may be given by its path"
             )
-        return _decode(io.BytesIO(value), sample_rate, limits)
+        return AudioClip(*decoders().decode(bytes(value), sample_rate, limits))
     raise CLIP.damaged(
         f"a clip is bytes, a path, a data: URI or (wave, rate), not a {type(value).__name__}; a wave by itself does not "
         "say how fast it is"
     )
-
-
-def _decode(file: BinaryIO, sample_rate: int | None, limits: AudioLimits) -> AudioClip:
-    with open_decoder(file) as source:
-        mixer = Mixer(source.rate, source.channels, sample_rate, limits)
-        for block in source.blocks:
-            mixer.add(block)
-        return AudioClip(mixer.finish(), mixer.out_rate)
 
 
 def _from_array(given: Any, rate: int, sample_rate: int | None, limits: AudioLimits) -> AudioClip:
@@ -95,11 +86,13 @@ def _from_array(given: Any, rate: int, sample_rate: int | None, limits: AudioLim
         # Both orders are in use, and channels are few where samples are many.
         block = block if block.shape[0] >= block.shape[1] else block.T
     channels = block.shape[1] if block.ndim == 2 else 1
-    mixer = Mixer(rate, channels, sample_rate, limits)
     samples = block.reshape(-1, channels)
-    for first in range(0, len(samples), _BLOCK):
-        mixer.add(samples[first : first + _BLOCK])
-    return AudioClip(mixer.finish(), mixer.out_rate)
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        for first in range(0, len(samples), _BLOCK):
+            yield samples[first : first + _BLOCK]
+
+    return AudioClip(np.concatenate(list(mixed(blocks(), rate, channels, sample_rate, limits))), sample_rate or rate)
 
 
 def _as_float(given: Any) -> NDArray[Any]:

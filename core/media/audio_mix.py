@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,23 @@ QUALITY = "HQ"
 """soxr's name for 20 bits: what it takes by itself, and what other libraries take of it for speech."""
 
 
+def mixed(
+    blocks: Iterable[NDArray[Any]], rate: int, channels: int, out_rate: int | None, limits: AudioLimits
+) -> Iterator[NDArray[np.float32]]:
+    """The samples that the model hears, in parts; see `Mixer`."""
+    mixer = Mixer(rate, channels, out_rate, limits)
+    for block in blocks:
+        yield mixer.add(block)
+    yield mixer.finish()
+
+
 class Mixer:
-    """Takes blocks as they are decoded and keeps the samples that the model hears; a limit is met before it is passed.
+    """Takes blocks as they are decoded and gives the samples that the model hears; a limit is met before it is passed.
 
     Args:
         rate, channels: Of the blocks.
         out_rate: To bring them to; None: as they are.
-        limits: Bounds of what is taken and kept.
+        limits: Bounds of what is taken and given.
 
     Raises:
         MediaDecodeError: The rate or the number of channels is out of bounds.
@@ -31,12 +42,11 @@ class Mixer:
         self.rate, self.channels, self.limits = rate, channels, limits
         self.out_rate = out_rate or rate
         self._stream = _resampler(rate, self.out_rate) if rate != self.out_rate else None
-        self._kept: list[NDArray[np.float32]] = []
         self._taken = 0
         self._bytes = 0
 
-    def add(self, block: NDArray[Any]) -> None:
-        """Take a block `(samples, channels)`.
+    def add(self, block: NDArray[Any]) -> NDArray[np.float32]:
+        """Take a block `(samples, channels)`; what it becomes, `(samples,)`.
 
         Raises:
             MediaTooLargeError: The clip is longer than the limits.
@@ -53,29 +63,27 @@ class Mixer:
         mono = np.ascontiguousarray(mono, dtype=np.float32)
         if not np.isfinite(mono).all():
             raise CLIP.damaged("the clip has samples that are NaN or infinite")
-        self._keep(mono if self._stream is None else self._stream.resample_chunk(mono))
+        return self._counted(mono if self._stream is None else self._stream.resample_chunk(mono))
 
     def finish(self) -> NDArray[np.float32]:
-        """All samples `(samples,)`.
+        """The last samples.
 
         Raises:
             MediaDecodeError: There are none.
         """
         if self._taken == 0:
             raise CLIP.damaged("the clip has no sound in it (0 samples)")
-        if self._stream is not None:
-            self._keep(self._stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
-        kept, self._kept = self._kept, []
-        return kept[0] if len(kept) == 1 else np.concatenate(kept)
+        last = np.zeros(0, dtype=np.float32)
+        return last if self._stream is None else self._counted(self._stream.resample_chunk(last, last=True))
 
-    def _keep(self, samples: NDArray[np.float32]) -> None:
+    def _counted(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         self._bytes += samples.nbytes
         if self._bytes > self.limits.decoded_bytes:
             raise CLIP.excessive(
                 f"the clip has more than {self.limits.decoded_bytes // 2**20} MiB when it is decoded to {self.out_rate} "
                 "samples a second; cut it"
             )
-        self._kept.append(samples)
+        return samples
 
 
 def _resampler(rate: int, out_rate: int) -> Any:
