@@ -123,6 +123,15 @@ class SupportsTranscription:
 
     @classmethod
     @hook
+    def split_language(cls, text: str) -> tuple[str | None, str]:
+        """The code of the language that the model writes down before a clip's text, and the text behind it.
+
+        Asked only where neither the caller nor `validate_language` nor detection said the language. The default: none.
+        """
+        return None, text
+
+    @classmethod
+    @hook
     def get_no_speech_token_id(cls, model_config: SpeechModel) -> int | None:
         """The token whose probability after the detection prompt is that of no speech at all; None: there is none."""
         return None

@@ -65,7 +65,13 @@ class ClipTask:
     @property
     def shows_tokens(self) -> bool:
         """Whether what the model writes is the text as it stands, so that it may be shown while it is written."""
-        return self.config.fallback is None and self.wish.timestamps is None and not self.speech.changes_text
+        changed = self.speech.changes_text or self._reads_language
+        return self.config.fallback is None and self.wish.timestamps is None and not changed
+
+    @property
+    def _reads_language(self) -> bool:
+        """Whether the language stands before the text."""
+        return self.language is None and self.speech.writes_language
 
     def steps(self) -> Steps:
         """Yields calls, is sent their completions in order, and returns the transcription."""
@@ -99,8 +105,14 @@ class ClipTask:
         if piece.found.is_silence(self.config.fallback):
             return ""
         if self.wish.timestamps is None:
-            return self.speech.visible(piece.found.output.text)
+            return self.speech.visible(self._written(piece)[1])
         return "".join(segment.text for segment in self._said(piece))
+
+    def _written(self, piece: Piece) -> tuple[str | None, str]:
+        """The language as a piece that stays names it, and its text."""
+        assert piece.found is not None
+        text = piece.found.output.text
+        return self.speech.split_language(text) if self._reads_language else (self.language, text)
 
     def _said(self, piece: Piece) -> list[SpeechSegment]:
         """What was said when in a piece that stays."""
@@ -167,7 +179,7 @@ class ClipTask:
         duration = len(self.wave) / self.config.sample_rate
         return Transcription(
             text=joiner.text,
-            language=self.language,
+            language=next(filter(None, (self._written(piece)[0] for piece in self.pieces)), None),
             duration=duration,
             segments=tuple(segments),
             words=tuple(words) if self.wish.timestamps == "word" else None,

@@ -101,6 +101,11 @@ class Speech:
         return self.hooks.get_language_token_ids.__func__ is not SupportsTranscription.get_language_token_ids.__func__  # type: ignore[attr-defined]
 
     @property
+    def writes_language(self) -> bool:
+        """Whether the model writes the language down before the text where nobody said it."""
+        return self.hooks.split_language.__func__ is not SupportsTranscription.split_language.__func__  # type: ignore[attr-defined]
+
+    @property
     def changes_text(self) -> bool:
         """Whether the text that a reader sees is known only once the whole of a piece is."""
         return self.hooks.post_process_output.__func__ is not SupportsTranscription.post_process_output.__func__  # type: ignore[attr-defined]
@@ -136,6 +141,13 @@ class Speech:
             if "temperature" not in overrides and str(getattr(e, "param", None)).endswith("temperature"):
                 raise  # the caller's
             raise self._broken("get_sampling_overrides", str(e)) from e
+
+    def split_language(self, text: str) -> tuple[str | None, str]:
+        """The code of the language that stands before a piece's text, and the text."""
+        found: tuple[Any, ...] = self._call("split_language", tuple, text)
+        if len(found) != 2 or not isinstance(found[0], str | None) or not isinstance(found[1], str):
+            raise self._broken("split_language", f"{found!r:.120} is not the code of a language, or None, and a text")
+        return found[0], found[1]
 
     def visible(self, text: str) -> str:
         """What a reader should see of a piece's text."""

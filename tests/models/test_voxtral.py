@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from engine_plugin_voxtral import tiny
+from engine_plugin_voxtral.transcription import VoxtralTranscription
 from numpy.typing import NDArray
 from transformers import AutoProcessor, GenerationConfig
 
@@ -103,16 +104,16 @@ def test_a_transcription_has_the_tokens_of_hf(llm: LLM, hf: Any, hf_processor: A
         assert made.audio_tokens == 25 * -(-len(wave) // (2 * RATE))
 
 
-def test_the_language_that_the_text_begins_with_is_not_part_of_it(llm: LLM) -> None:
-    from engine_plugin_voxtral.transcription import VoxtralTranscription
-
-    assert VoxtralTranscription.post_process_output("lang:en Hello lang:en.") == " Hello lang:en."
-    assert VoxtralTranscription.post_process_output("Hello") == "Hello"
+def test_the_language_that_the_text_begins_with_is_not_part_of_it() -> None:
+    assert VoxtralTranscription.split_language("lang:en Hello lang:de.") == ("en", " Hello lang:de.")
+    assert VoxtralTranscription.split_language("Hello lang:de.") == (None, "Hello lang:de.")
 
 
-def test_a_transcription_is_streamed(llm: LLM) -> None:
-    whole = llm.transcribe((clip(1), RATE), language="en")
-    parts = list(llm.transcribe((clip(1), RATE), language="en", stream=True))
+@pytest.mark.parametrize("language", ["en", None])
+def test_a_transcription_is_streamed(llm: LLM, language: str | None) -> None:
+    whole = llm.transcribe((clip(1), RATE), language=language)
+    parts = list(llm.transcribe((clip(1), RATE), language=language, stream=True))
+    assert (len(parts) > 5) == (language is not None)  # else it is known only at the end where the text begins
     assert parts[-1].done is not None
     assert [segment.tokens for segment in parts[-1].done.segments] == [segment.tokens for segment in whole.segments]
     assert "".join(part.text for part in parts) == whole.text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core.errors import PluginRuntimeError
@@ -20,8 +22,6 @@ class Writing(Speech):
 
     @classmethod
     def get_generation_prompt(cls, params: Any) -> Any:
-        from dataclasses import replace
-
         return super().get_generation_prompt(replace(params, language=params.language or "en"))
 
     @classmethod
@@ -49,16 +49,10 @@ def test_where_the_caller_said_it_the_text_is_left_as_it_is(open_llm: Open) -> N
 
 def test_each_piece_of_a_clip_names_its_own_and_the_first_that_does_is_the_clips(open_llm: Open) -> None:
     first, second = said("three", *["four"] * 8, pause=0.13), said("two", "seven")  # cut after 3 s
-    made = open_llm(Writing).transcribe((_joined(first, second), RATE))
+    made = open_llm(Writing).transcribe((np.concatenate([first, second]), RATE))
     assert len(made.segments) == 2
     assert made.language == "de"
     assert made.text == "three four four four four four four four four seven"
-
-
-def _joined(*waves: Any) -> Any:
-    import numpy as np
-
-    return np.concatenate(waves)
 
 
 @pytest.mark.parametrize("language", [None, "de"])

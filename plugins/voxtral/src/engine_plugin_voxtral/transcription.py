@@ -11,8 +11,8 @@ from sdk.errors import InvalidRequestError
 from sdk.speech import SpeechModel, SpeechToTextConfig, SpeechToTextParams, Task
 from sdk.transcription import SupportsTranscription
 
-_HEARD = re.compile(r"^lang:[a-z]{2}")
-"""What stands before the text where nobody said which language is spoken."""
+_LANGUAGE = re.compile(r"lang:([a-z]{2})")
+"""Before `[TRANSCRIBE]` in a request; the model writes it before the text where nobody said which language is spoken."""
 
 
 class VoxtralTranscription(SupportsTranscription):
@@ -55,8 +55,9 @@ class VoxtralTranscription(SupportsTranscription):
         return {"prompt": f"[INST][AUDIO][/INST]{language}[TRANSCRIBE]", "multi_modal_data": {"audio": clip}}
 
     @classmethod
-    def post_process_output(cls, text: str) -> str:
-        return _HEARD.sub("", text)
+    def split_language(cls, text: str) -> tuple[str | None, str]:
+        found = _LANGUAGE.match(text)
+        return (found[1], text[found.end() :]) if found else (None, text)
 
     @classmethod
     def get_num_audio_tokens(
