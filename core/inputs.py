@@ -32,6 +32,7 @@ from .errors import (
 )
 from .media.audio_limits import AudioLimits
 from .media.door import load_media
+from .media.fetch import MediaFetcher
 from .plugins import ResolvedPlugin
 from .prompt_forms import as_mapping, check_heads, in_one_part
 from .tools import ToolParser
@@ -81,6 +82,7 @@ class InputProcessor:
         self.reserved = self.mm_processor.info.get_placeholder_token_ids() if self.mm_processor else set()
         self.encoder_modality = self.mm_processor.encoder_modality if self.mm_processor else None
         self.chat = self._make_chat()
+        self.fetcher = MediaFetcher(self.config.allowed_media_hosts, self.config.allowed_media_networks)
         self._token_texts: dict[int, str] = {}
         self._item_tokens: Mapping[str, int | None] = {}
         self.cross_attention: Sequence[int] = ()
@@ -249,7 +251,8 @@ class InputProcessor:
             return {}
         rate = self.mm_processor.info.get_audio_sample_rate() if "audio" in data else None
         limits = AudioLimits(seconds=self.config.max_audio_seconds)
-        return {m: load_media(m, v, sample_rate=rate, audio_limits=limits) for m, v in data.items()}
+        opened: dict[str, Any] = {"sample_rate": rate, "audio_limits": limits, "fetcher": self.fetcher}
+        return {m: load_media(m, v, **opened) for m, v in data.items()}
 
     def check_text(self, text: Any) -> str:
         """Refuse, before it is tokenized, what is no text or too much of it."""

@@ -106,6 +106,12 @@ def serve(
         float | None,
         _option("--drain-timeout", "--shutdown-timeout", help="Seconds for requests in flight at the end.", default=30),
     ] = None,
+    engine_restarts: Annotated[
+        int | None, _option("--engine-restarts", help="How often a dead engine is replaced.", default=2)
+    ] = None,
+    watchdog_timeout: Annotated[
+        float | None, _option("--watchdog-timeout", help="Seconds until a silent engine is taken to hang.", default=300)
+    ] = None,
     log_level: Annotated[
         str | None, _option("--log-level", help="debug, info, warning or error.", default="info")
     ] = None,
@@ -199,6 +205,8 @@ def serve(
         "request_timeout": request_timeout,
         "write_timeout": write_timeout,
         "drain_timeout": drain_timeout,
+        "engine_restarts": engine_restarts,
+        "watchdog_timeout": watchdog_timeout,
         "log_level": log_level,
         "log_format": log_format,
         "log_prompts": log_prompts,

@@ -10,8 +10,10 @@ from torch import Tensor
 from sdk.speech import is_clip
 
 from .audio import load_audio
-from .audio_limits import AudioLimits
-from .image import load_image
+from .audio_limits import CLIP, AudioLimits
+from .fetch import MediaFetcher
+from .image import MAX_BYTES, PICTURE, load_image
+from .source import is_remote
 
 
 def load_media(
@@ -21,6 +23,7 @@ def load_media(
     allow_paths: bool = True,
     sample_rate: int | None = None,
     audio_limits: AudioLimits | None = None,
+    fetcher: MediaFetcher | None = None,
 ) -> Any:
     """Open what a caller gave for one modality: one item or a list. Tensors and mappings pass through.
 
@@ -30,12 +33,15 @@ def load_media(
         allow_paths: Whether strings may name files.
         sample_rate: What clips are brought to. A wave that comes without a rate is taken to have it already.
         audio_limits: Of each clip.
+        fetcher: Gets what stands at `http:` and `https:` URLs; None: nothing does.
 
     Raises:
         MediaError: An item cannot be used.
     """
 
     def open_one(item: Any) -> Any:
+        if fetcher and isinstance(item, str) and is_remote(item):
+            item = fetch_media(fetcher, modality, item, audio_limits)
         if modality == "image":
             return load_image(item, allow_paths=allow_paths)
         if isinstance(item, (np.ndarray, Tensor, dict)):
@@ -46,3 +52,14 @@ def load_media(
         return value
     several = isinstance(value, (list, tuple)) and not (modality == "audio" and is_clip(value))
     return [open_one(item) for item in value] if several else open_one(value)
+
+
+def fetch_media(fetcher: MediaFetcher, modality: str, url: str, audio_limits: AudioLimits | None = None) -> bytes:
+    """The bytes of a picture or clip at a URL.
+
+    Raises:
+        MediaError: They may not be fetched, or did not come.
+    """
+    if modality == "image":
+        return fetcher.fetch(url, PICTURE, MAX_BYTES)
+    return fetcher.fetch(url, CLIP, (audio_limits or AudioLimits()).file_bytes)

@@ -47,6 +47,11 @@ def is_url(value: str) -> bool:
     return match is not None and len(match[1]) > 1  # one letter is a Windows drive
 
 
+def is_remote(value: str) -> bool:
+    """Whether a string names a place on some host."""
+    return value.lstrip()[:8].lower().startswith(("http:", "https:"))
+
+
 def open_path(path: Path, kind: Kind) -> BinaryIO:
     """Open a regular file.
 

@@ -16,7 +16,7 @@ from .auth import Auth, Keys
 from .errors import problem_of
 from .gate import Gate
 from .models import Models
-from .routes import chat, health, models
+from .routes import audio, chat, completions, embeddings, health, models, responses, tokens
 from .serving import Serving
 from .settings import ServerSettings
 
@@ -29,6 +29,11 @@ def build_app(served: Models, settings: ServerSettings) -> Gate:
         api.add_exception_handler(kind, _reply)
     for routes in (
         chat.router(serving),
+        completions.router(serving),
+        responses.router(serving),
+        embeddings.router(serving),
+        audio.router(serving),
+        tokens.router(serving),
         models.router(serving),
         health.router(serving, lambda: gate.draining),
     ):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from fastapi import HTTPException
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -16,6 +19,7 @@ from .errors import HttpError
 from .settings import ServerSettings
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+_MAYBE_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 BUFFERED_BYTES = 2**30
 """Bodies of all requests in flight together."""
 
@@ -86,7 +90,7 @@ def route_for(content_type: str, reader: BodyReader) -> type[APIRoute]:
                 _check_type(request, content_type)
                 body = await reader.read(request)
                 try:
-                    return await handle(_replayed(request, bytes(body)))
+                    return await handle(_Replayed(request, bytes(body)))
                 finally:
                     reader.release(body)
 
@@ -104,15 +108,37 @@ def _check_type(request: Request, wanted: str) -> None:
     raise HttpError(415, f"send this with the header Content-Type: {wanted}, not {given[:60] or 'without one'}")
 
 
-def _replayed(request: Request, body: bytes) -> Request:
-    """The request with its body to be read again; after that, it tells when the client leaves."""
-    sent = False
+class _Replayed(Request):
+    """A request with its body to be read again; after that, it tells when the client leaves."""
 
-    async def receive() -> Message:
-        nonlocal sent
-        if sent:
-            return await request.receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
+    def __init__(self, request: Request, body: bytes) -> None:
+        self._whole, self._sent, self._live = body, False, request.receive
+        super().__init__(request.scope, self._next)
 
-    return Request(request.scope, receive, request._send)
+    async def _next(self) -> Message:
+        if self._sent:
+            return await self._live()
+        self._sent = True
+        return {"type": "http.request", "body": self._whole, "more_body": False}
+
+    async def json(self) -> Any:
+        """The body as JSON, or an error that says what is wrong with it."""
+        try:
+            value = json.loads(self._whole)
+            if _MAYBE_HALF.search(self._whole):
+                json.dumps(value, ensure_ascii=False).encode()
+            return value
+        except RecursionError:
+            raise _no_json("it is nested too deep") from None
+        except UnicodeDecodeError:
+            raise _no_json("it is not in UTF-8") from None
+        except UnicodeEncodeError:
+            raise _no_json("it holds half a character, as \\ud83d without its other half") from None
+        except json.JSONDecodeError as e:
+            raise _no_json(f"{e.msg}, at line {e.lineno}, column {e.colno}") from None
+        except ValueError:  # Python reads no number of more than some thousand digits
+            raise _no_json("it holds a number of very many digits") from None
+
+
+def _no_json(why: str) -> HTTPException:
+    return HTTPException(400, {"message": f"the body is not JSON: {why}", "code": "invalid_json"})

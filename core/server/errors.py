@@ -99,8 +99,10 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, RequestValidationError):
         return _invalid(error.errors())
     if isinstance(error, HTTPException):
-        status = error.status_code
-        return Problem(status, _type(status), _CODES.get(status, "error"), clean(str(error.detail)))
+        status, said = error.status_code, error.detail
+        told: Mapping[str, Any] = said if isinstance(said, Mapping) else {"message": str(said)}
+        code = told.get("code", _CODES.get(status, "error"))
+        return Problem(status, _type(status), code, clean(told["message"]))
     # Whatever it says is for the log.
     return Problem(500, "server_error", "internal_error", "something went wrong in the server; its log has the cause")
 
@@ -126,15 +128,12 @@ def _param(param: str | None) -> str | None:
 
 def _invalid(errors: Sequence[Any]) -> Problem:
     """What pydantic found, without what it was found in."""
-    if any(e["type"] == "json_invalid" for e in errors):
-        reason = str((errors[0].get("ctx") or {}).get("error", ""))
-        return Problem(400, "invalid_request_error", "invalid_json", clean(f"the body is not JSON: {reason:.100}"))
     lines = [f"{_where(e)}: {e['msg']}"[:MOST_CHARS] for e in errors[:MOST_PROBLEMS]]
     if len(errors) > MOST_PROBLEMS:
         lines.append(f"and {len(errors) - MOST_PROBLEMS} more")
     first = errors[0] if errors else {"type": "", "loc": ()}
-    missing = first["type"] == "missing"
-    code = "missing_parameter" if missing else "invalid_type" if first["type"].endswith("_type") else "invalid_value"
+    kind = str(first["type"])
+    code = "missing_parameter" if kind == "missing" else "invalid_type" if kind.endswith("_type") else "invalid_value"
     return Problem(400, "invalid_request_error", code, clean("; ".join(lines)), _where(first)[:MOST_CHARS] or None)
 
 

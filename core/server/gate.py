@@ -113,7 +113,11 @@ class Gate:
             "route": route,
             "status": status,
             "seconds": round(seconds, 4),
-            **{name: state[name] for name in ("outcome", "model", "usage") if state.get(name)},
+            **{
+                name: state[name]
+                for name in ("outcome", "model", "prompt_tokens", "completion_tokens")
+                if state.get(name)
+            },
         }
         level = logging.DEBUG if route in STILL_OPEN else logging.INFO
         logger.log(level, "%(method)s %(route)s %(status)s", facts, extra={"facts": facts})

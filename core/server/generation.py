@@ -34,8 +34,9 @@ async def watched(serving: Serving, request: Request, model: ServedModel, output
     finally:
         if last is not None:
             serving.ended(model, last, tokens, reason)
-            known = request.scope["state"].get("usage", (0, 0))
-            request.state.usage = (known[0] + len(last.prompt_token_ids), known[1] + tokens)
+            state = request.scope["state"]
+            state["prompt_tokens"] = state.get("prompt_tokens", 0) + len(last.prompt_token_ids)
+            state["completion_tokens"] = state.get("completion_tokens", 0) + tokens
 
 
 async def whole(outputs: Outputs) -> RequestOutput:

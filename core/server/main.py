@@ -67,8 +67,13 @@ class Host:
         self.server = HttpServer(config)
         self._stopping: asyncio.Task[None] | None = None
 
-    async def run(self) -> int:
-        """Serve until a signal; the exit code."""
+    async def run(self, lost: asyncio.Task[Any]) -> int:
+        """Serve until a signal, or until there is nothing left to serve with; the exit code.
+
+        Args:
+            lost: Done when an engine has ended for good.
+        """
+        lost.add_done_callback(lambda task: None if task.cancelled() else self._end())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -86,7 +91,10 @@ class Host:
             self._stopping = asyncio.create_task(self._drain())
         else:
             self.forced = True
-            self.server.force_exit = self.server.should_exit = True
+            self._end()
+
+    def _end(self) -> None:
+        self.server.force_exit = self.server.should_exit = True
 
     async def _drain(self) -> None:
         if not await self.app.drained(self.settings.drain_timeout):

@@ -2,37 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import json
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..errors import InvalidRequestError, MediaForbiddenError
-from ..media.source import is_url
+from ..media.door import fetch_media
+from ..media.fetch import MediaFetcher
+from ..media.source import is_remote, is_url
+from .models import ServedModel
 from .protocol.chat import AudioPart, AudioUrlPart, ContentPart, ImagePart, Message, TextPart
+from .settings import ServerSettings
+
+FETCHES = 8
+"""Media that are fetched at a time, for all requests together: who sends slow URLs waits for others who do."""
+MOST_FETCHED = 16
+"""Media of one request that are fetched, where its model takes any number."""
 
 
-async def as_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as the engine takes them.
+class MediaDoor:
+    """Brings a client's messages into the form that engines take, and fetches what may be fetched."""
 
-    Raises:
-        MediaError: A picture or clip comes from where none may come from.
-    """
-    return [await _message(message, f"messages.{i}") for i, message in enumerate(messages)]
+    def __init__(self, settings: ServerSettings) -> None:
+        self.fetcher = MediaFetcher(settings.allowed_media_hosts, settings.allowed_media_networks)
+        self._workers = ThreadPoolExecutor(FETCHES, "media-fetch")
+
+    async def open(self, messages: Sequence[Message], model: ServedModel) -> list[dict[str, Any]]:
+        """Messages whose media are bytes or `data:` URIs.
+
+        Raises:
+            MediaError: A picture or clip comes from where none may come from, or does not come.
+        """
+        made = [_message(message, f"messages.{i}") for i, message in enumerate(messages)]
+        remote = [part for message in made for part in _media_parts(message) if is_remote(part[part["type"]])]
+        if remote:
+            _check_number(remote, model)
+            await _all(self._fill(part) for part in remote)
+        return made
+
+    async def _fill(self, part: dict[str, Any]) -> None:
+        modality = part["type"]
+        loop = asyncio.get_running_loop()
+        part[modality] = await loop.run_in_executor(
+            self._workers, fetch_media, self.fetcher, modality, part[modality].strip()
+        )
 
 
-async def _message(message: Message, where: str) -> dict[str, Any]:
-    out = {**(message.model_extra or {}), "role": message.role}
+async def _all(work: Any) -> None:
+    """Wait for all, or for the first that fails."""
+    coroutines: list[Coroutine[Any, Any, None]] = list(work)
+    await asyncio.gather(*coroutines)
+
+
+def _media_parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message["content"]
+    return [part for part in content if part["type"] in ("image", "audio")] if isinstance(content, list) else []
+
+
+def _check_number(parts: Sequence[dict[str, Any]], model: ServedModel) -> None:
+    """Refuse more than the model takes, before anything is fetched."""
+    limits = {media.modality: media.limit for media in model.engine.plan.media}
+    for modality in sorted({part["type"] for part in parts}):
+        count = sum(part["type"] == modality for part in parts)
+        limit = limits.get(modality, 0)
+        most = MOST_FETCHED if limit is None else limit
+        if count > most:
+            code = "too_many_items" if most else "unsupported_modality"
+            raise InvalidRequestError(
+                f"{count} {modality} items to fetch, but this model takes {most} in a request",
+                code=code,
+                param="messages",
+            )
+
+
+def _message(message: Message, where: str) -> dict[str, Any]:
+    out = {**(message.model_extra or {}), "role": message.role, "content": message.content}
     if isinstance(message.content, list):
-        out["content"] = [await _part(part, f"{where}.content.{j}") for j, part in enumerate(message.content)]
-    else:
-        out["content"] = message.content
+        out["content"] = [_part(part, f"{where}.content.{j}") for j, part in enumerate(message.content)]
     for name in ("name", "tool_call_id", "tool_calls"):
         value = getattr(message, name)
         if value is not None:
-            out[name] = value
+            out[name] = _parsed_arguments(value) if name == "tool_calls" else value
     return out
 
 
-async def _part(part: ContentPart, where: str) -> dict[str, Any]:
+def _part(part: ContentPart, where: str) -> dict[str, Any]:
     if isinstance(part, TextPart):
         text = part.text if part.text is not None else part.refusal
         if text is None:
@@ -42,13 +98,34 @@ async def _part(part: ContentPart, where: str) -> dict[str, Any]:
         url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
         return {"type": "image", "image": _allowed(url, f"{where}.image_url")}
     if isinstance(part, AudioPart):
-        return {"type": "input_audio", "input_audio": {"data": part.input_audio.data}}
+        return {"type": "audio", "audio": f"data:;base64,{_base64(part.input_audio.data)}"}
     assert isinstance(part, AudioUrlPart)
     url = part.audio_url if isinstance(part.audio_url, str) else part.audio_url.url
     return {"type": "audio", "audio": _allowed(url, f"{where}.audio_url")}
+
+
+def _base64(data: str) -> str:
+    """The data alone; some clients send them as a `data:` URI."""
+    return data.partition(",")[2] if data.lstrip()[:5].lower() == "data:" else data
 
 
 def _allowed(url: str, where: str) -> str:
     if not is_url(url):
         raise MediaForbiddenError("this is no URL: send a data: URI", param=where)
     return url
+
+
+def _parsed_arguments(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Calls of tools as templates take them: their arguments as a mapping, where these are JSON."""
+    out = []
+    for call in calls:
+        function = call.get("function")
+        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+            try:
+                arguments = json.loads(function["arguments"])
+            except (ValueError, RecursionError):
+                arguments = None
+            if isinstance(arguments, dict):
+                call = {**call, "function": {**function, "arguments": arguments}}
+        out.append(call)
+    return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from ..outputs import RequestOutput
 
@@ -17,6 +17,7 @@ class Metrics:
     """The series of one server."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each of the others, which nobody reads
         self.registry = registry = CollectorRegistry(auto_describe=True)
 
         def counter(name: str, help_: str, *labels: str) -> Counter:

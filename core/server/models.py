@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import InvalidRequestError, ModelNotFoundError, RequestError
-from .backend import Backend
+from .client import EngineClient
 
 
 class UnsupportedTaskError(RequestError):
@@ -31,10 +31,15 @@ class ServedModel:
     """
 
     name: str
-    engine: Backend
+    engine: EngineClient
     tasks: tuple[str, ...]
     modalities: tuple[str, ...]
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def plugin(self) -> str:
+        """Who runs it: distribution and version."""
+        return self.engine.plan.plugin
 
     def require(self, task: str) -> None:
         """Refuse what the model is not for."""
@@ -80,7 +85,7 @@ class Models:
         able = [model for model in self if task in model.tasks]
         if not able:
             offered = "; ".join(f"{m.name}: {', '.join(m.tasks)}" for m in self)
-            raise UnsupportedTaskError(f"no model that is served here does {_VERBS[task]} ({offered})", param="model")
+            raise UnsupportedTaskError(f"no model that is served here can {_VERBS[task]} ({offered})", param="model")
         if name is None and len(able) == 1:
             return able[0]
         model = self.find(name)

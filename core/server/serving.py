@@ -12,7 +12,9 @@ from starlette.responses import Response
 from ..errors import InvalidRequestError
 from ..outputs import RequestOutput
 from .body import BodyReader
+from .gauge_series import EngineSeries
 from .logs import PROMPTS
+from .media import MediaDoor
 from .metrics import Metrics
 from .models import Models, ServedModel
 from .protocol.base import RequestBody
@@ -31,6 +33,7 @@ class Serving:
         settings: Its options.
         metrics: Its counts.
         bodies: Reads requests.
+        media: Opens what they bring.
     """
 
     models: Models
@@ -39,6 +42,8 @@ class Serving:
 
     def __post_init__(self) -> None:
         self.bodies = BodyReader(self.settings)
+        self.metrics.registry.register(EngineSeries(self.models))
+        self.media = MediaDoor(self.settings)
 
     def choose(self, request: Request, body: RequestBody, task: str) -> ServedModel:
         """The model that a request asks for, and what it asks for that nobody knows.
@@ -47,13 +52,23 @@ class Serving:
             ModelNotFoundError: There is no such model.
             InvalidRequestError: A parameter is unknown, and the server is strict.
         """
+        self._check_known(body)
+        return self._chosen(request, self.models.choose(body.model, task))
+
+    def choose_any(self, request: Request, body: RequestBody) -> ServedModel:
+        """As `choose`, for what every model does."""
+        self._check_known(body)
+        return self._chosen(request, self.models.find(body.model))
+
+    def _chosen(self, request: Request, model: ServedModel) -> ServedModel:
+        request.state.model = model.name
+        return model
+
+    def _check_known(self, body: RequestBody) -> None:
         if body.unknown and self.settings.strict:
             raise InvalidRequestError(
                 f"unknown parameter {body.unknown[0][:80]!r}", code="unknown_parameter", param=body.unknown[0][:80]
             )
-        model = self.models.choose(body.model, task)
-        request.state.model = model.name
-        return model
 
     def timeout(self, asked: float | None) -> float:
         """Seconds that a request gets."""
@@ -67,7 +82,7 @@ class Serving:
 
     def ended(self, model: ServedModel, output: RequestOutput, num_tokens: int, reason: str) -> None:
         """Count a prompt that has ended."""
-        self.metrics.ended(model.name, model.engine.plan.plugin, output, num_tokens, reason)
+        self.metrics.ended(model.name, model.plugin, output, num_tokens, reason)
 
 
 def ignored(response: Response, body: RequestBody) -> Response:

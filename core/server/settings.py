@@ -30,6 +30,8 @@ class ServerSettings(BaseModel):
         idle_timeout: Seconds that a client may take for the next bytes of its request.
         keep_alive: Seconds of silence in a stream after which a comment is sent.
         write_timeout: Seconds after which a client that does not read its stream is dropped.
+        engine_restarts: How often an engine process that has died is replaced, before the server gives up.
+        watchdog_timeout: Seconds without a word after which an engine process is taken to hang.
         drain_timeout: Seconds that requests in flight are given once the server is told to end.
         log_level, log_format: Of the log on standard error.
         log_prompts: Write prompts into the log.
@@ -51,6 +53,8 @@ class ServerSettings(BaseModel):
     idle_timeout: float = Field(30.0, gt=0)
     keep_alive: float = Field(15.0, gt=0)
     write_timeout: float = Field(60.0, gt=0)
+    engine_restarts: int = Field(2, ge=0)
+    watchdog_timeout: float = Field(300.0, gt=0)
     drain_timeout: float = Field(30.0, ge=0)
     log_level: LogLevel = "info"
     log_format: Literal["text", "json"] = "text"

@@ -69,7 +69,7 @@ class EventStream(Response):
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self.events, self.settings, self.named, self.done = events, settings, named, done
-        self._next: asyncio.Future[Event | None] | None = None
+        self._next: asyncio.Future[Any] | None = None
 
     async def begin(self, request: Request) -> EventStream:
         """Wait for the first event, so that an early error has a status of its own.
@@ -133,7 +133,7 @@ class EventStream(Response):
             if problem.code == "internal_error":
                 logger.error("a stream failed", exc_info=error)
             scope["state"]["outcome"] = problem.code
-            event: Event = {"type": "error", **problem.body["error"]} if self.named else problem.body
+            event: Event = {**problem.body["error"], "type": "error"} if self.named else problem.body
             return self._line(event) + end, True
         found = ready.result()
         return (end, True) if found is None else (self._line(found), False)

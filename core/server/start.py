@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from ..async_llm import AsyncLLM
 from ..demos import PREFIX, all_demos
-from ..errors import InvalidConfigError
+from ..errors import EngineError, InvalidConfigError
 from ..explanation import explain
 from . import logs
 from .app import build_app
 from .banner import banner
+from .client import EngineClient
+from .loading import LoadingBars
 from .main import Host, listen
 from .models import Models, ServedModel
 from .settings import ServerSettings
@@ -32,31 +34,78 @@ def serve(models: Sequence[str], settings: ServerSettings, options: Mapping[str,
 
     Raises:
         StartupError: A model cannot be loaded as asked, or the port is taken.
+        EngineDeadError: An engine ended for good while it served.
     """
     logs.set_up(settings)
     names = named(models, settings)
-    listener = listen(settings)
-    with contextlib.closing(listener):
+    with contextlib.closing(listen(settings)) as listener:
         return asyncio.run(_serve(names, settings, options, listener))
 
 
-async def _serve(names: Mapping[str, str], settings: ServerSettings, options: Mapping[str, Any], listener: Any) -> int:
-    async with _opened(names, options) as served:
+async def _serve(
+    names: Mapping[str, str], settings: ServerSettings, options: Mapping[str, Any], listener: socket.socket
+) -> int:
+    async with _opened(names, settings, options) as clients:
+        served = Models({name: served_model(name, client) for name, client in clients.items()})
         host = Host(build_app(served, settings), settings, listener)
         print(banner(served, settings, listener.getsockname()[1]), file=sys.stderr, flush=True)
-        return await host.run()
+        lost = asyncio.create_task(_lost(list(clients.values())))
+        try:
+            code = await host.run(lost)
+        finally:
+            lost.cancel()
+        if lost.done() and not lost.cancelled():
+            raise lost.result()
+        return code
 
 
 @contextlib.asynccontextmanager
-async def _opened(names: Mapping[str, str], options: Mapping[str, Any]) -> AsyncIterator[Models]:
-    """The models, with an engine each."""
-    served: dict[str, ServedModel] = {}
+async def _opened(
+    names: Mapping[str, str], settings: ServerSettings, options: Mapping[str, Any]
+) -> AsyncIterator[dict[str, EngineClient]]:
+    """An engine process for each model, loaded side by side."""
+    clients: dict[str, EngineClient] = {}
+    bars = LoadingBars()
     async with contextlib.AsyncExitStack() as stack:
         for name, model in names.items():
-            engine = await stack.enter_async_context(await AsyncLLM.create(model, **options))
-            modalities = tuple(media.modality for media in engine.plan.media if media.limit != 0)
-            served[name] = ServedModel(name, engine, engine.engine.inputs.tasks, modalities)
-        yield Models(served)
+            clients[name] = EngineClient(
+                model,
+                engine_restarts=settings.engine_restarts,
+                watchdog_timeout=settings.watchdog_timeout,
+                on_progress=bars.of(name),
+                **options,
+            )
+            stack.push_async_callback(clients[name].close)
+        with bars:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for client in clients.values():
+                        group.create_task(client.ready())
+            except BaseExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+        yield clients
+
+
+async def _lost(clients: Sequence[EngineClient]) -> EngineError:
+    """Wait until one of the engines has ended for good."""
+    waiting = [asyncio.ensure_future(client.ended()) for client in clients]
+    try:
+        while waiting:
+            done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            cause = next((task.result() for task in done if task.result() is not None), None)
+            if cause is not None:
+                return cause
+            waiting = list(rest)
+        return await asyncio.Future()  # all were closed: nothing more can be lost
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def served_model(name: str, client: EngineClient) -> ServedModel:
+    """A loaded model under its name."""
+    modalities = tuple(media.modality for media in client.plan.media if media.limit != 0)
+    return ServedModel(name, client, client.engine.inputs.tasks, modalities)
 
 
 def named(models: Sequence[str], settings: ServerSettings) -> dict[str, str]:

@@ -103,12 +103,12 @@ class SamplingFields(RequestBody):
 
         Args:
             defaults: The model's own.
-            more: What only one kind of request has.
+            more: What only one kind of request has; `forced` comes before `structured_outputs`.
 
         Raises:
             InvalidRequestError: A parameter is out of range, or contradicts another.
         """
-        structured = self.structured_outputs
+        structured = more.pop("forced", None) or self.structured_outputs
         if self.response_format is not None:
             wanted = self.response_format.structured()
             if wanted is not None and structured is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,16 +10,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ...errors import InvalidRequestError
-from ...outputs import CompletionOutput, RequestOutput
+from ...outputs import CompletionOutput, RequestOutput, ToolCall
 from ..body import route_for
 from ..generation import Outputs, watched, whole
-from ..media import as_messages
 from ..models import ServedModel
 from ..protocol.base import new_id, now, usage_of
 from ..protocol.chat import ChatRequest
 from ..protocol.logprobs import for_chat
 from ..serving import Serving, ignored
 from ..sse import EventStream, unless_gone
+from ..templates import template_kwargs
+from ..tool_calls import HeldText, Said, Tools
 
 
 def router(serving: Serving) -> APIRouter:
@@ -30,8 +31,9 @@ def router(serving: Serving) -> APIRouter:
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
         """Answer a conversation."""
         model = serving.choose(request, body, "generate")
-        reply = Reply(body, model)
-        outputs = watched(serving, request, model, await _start(serving, request, body, model))
+        tools = Tools(body.tools, body.tool_choice, body.parallel_tool_calls, model.engine.get_tokenizer())
+        reply = Reply(body, model, tools)
+        outputs = watched(serving, request, model, await _start(serving, request, body, model, tools))
         if body.stream:
             return ignored(await EventStream(reply.chunks(outputs), serving.settings).begin(request), body)
         return ignored(JSONResponse(reply.whole(await unless_gone(request, whole(outputs)))), body)
@@ -39,18 +41,20 @@ def router(serving: Serving) -> APIRouter:
     return routes
 
 
-async def _start(serving: Serving, request: Request, body: ChatRequest, model: ServedModel) -> Outputs:
+async def _start(serving: Serving, request: Request, body: ChatRequest, model: ServedModel, tools: Tools) -> Outputs:
     """Hand the conversation to the engine."""
-    messages = await as_messages(body.messages)
+    messages = await serving.media.open(body.messages, model)
     serving.log_prompt(request, [{"role": m["role"], "content": m["content"]} for m in messages])
-    kwargs = _template_kwargs(body)
+    kwargs = template_kwargs(body)
+    if body.cache_salt is not None:
+        kwargs["cache_salt"] = body.cache_salt
     return model.engine.chat(
         messages,
-        body.sampling_params(model.engine.default_sampling_params(), **_own_params(body)),
+        body.sampling_params(model.engine.default_sampling_params(), forced=tools.structured(), **_own_params(body)),
         request.state.request_id,
         timeout=serving.timeout(body.timeout),
         priority=body.priority,
-        tools=body.tools if body.tools and body.tool_choice != "none" else None,
+        tools=tools.declared,
         **kwargs,
     )
 
@@ -71,37 +75,17 @@ def _own_params(body: ChatRequest) -> dict[str, Any]:
     return out
 
 
-RESERVED_KWARGS = frozenset({
-    "chat_template", "conversation", "messages", "tools", "documents", "tokenize", "padding", "truncation", "max_length",
-    "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "cache_salt",
-})  # fmt: skip
-"""Arguments of the function that renders templates, which are not the template's."""
-
-
-def _template_kwargs(body: ChatRequest) -> dict[str, Any]:
-    if "chat_template" in (body.model_extra or {}):
-        raise InvalidRequestError("a request brings no template of its own to this server", param="chat_template")
-    kwargs = dict(body.chat_template_kwargs or {})
-    reserved = sorted(RESERVED_KWARGS & set(kwargs))
-    if reserved:
-        raise InvalidRequestError(f"{reserved[0]!r} is not the template's", param=f"chat_template_kwargs.{reserved[0]}")
-    for name in ("add_generation_prompt", "continue_final_message", "cache_salt"):
-        value = getattr(body, name)
-        if value is not None:
-            kwargs[name] = value
-    return kwargs
-
-
 class Reply:
     """Makes the replies to one request.
 
     Args:
         body: The request.
         model: That answers it.
+        tools: It may ask for.
     """
 
-    def __init__(self, body: ChatRequest, model: ServedModel) -> None:
-        self.body, self.top = body, body.top_logprobs or 0
+    def __init__(self, body: ChatRequest, model: ServedModel, tools: Tools) -> None:
+        self.body, self.top, self.tools = body, body.top_logprobs or 0, tools
         self.common = {"id": new_id("chatcmpl"), "created": now(), "model": model.name}
 
     def whole(self, output: RequestOutput) -> dict[str, Any]:
@@ -116,51 +100,62 @@ class Reply:
         }
 
     def _choice(self, c: CompletionOutput) -> dict[str, Any]:
-        text = c.content if c.tool_calls else c.text
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": text or (None if c.tool_calls else ""),
-            "refusal": None,
-        }
-        if c.tool_calls:
-            message["tool_calls"] = [_call(call) for call in c.tool_calls]
+        said = self.tools.read(c)
+        message: dict[str, Any] = {"role": "assistant", "content": said.text, "refusal": None}
+        if said.calls:
+            message |= {"content": said.text or None, "tool_calls": [_call(call) for call in said.calls]}
         return {
             "index": c.index,
             "message": message,
             "logprobs": for_chat(c.token_ids, c.logprobs, self.top),
-            "finish_reason": _reason(c),
+            "finish_reason": _reason(c, said),
             "stop_reason": c.stop_reason,
         }
 
     async def chunks(self, outputs: Outputs) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as it comes."""
-        begun: set[int] = set()
+        texts: dict[int, HeldText] = {}
         generated, last = 0, None
         async for output in outputs:
             last = output
             for c in output.outputs:
                 generated += len(c.token_ids)
-                if c.index not in begun:
-                    begun.add(c.index)
+                if c.index not in texts:
+                    texts[c.index] = HeldText(self.tools)
                     yield self._chunk(c.index, {"role": "assistant", "content": ""})
-                delta: dict[str, Any] = {"content": c.text} if c.text else {}
-                yield self._chunk(c.index, delta, c)
+                for chunk in self._deltas(c, texts[c.index]):
+                    yield chunk
         if self.body.wants_usage and last is not None:
             usage = usage_of([last], generated)
             yield {**self.common, "object": "chat.completion.chunk", "choices": [], "usage": usage}
 
-    def _chunk(self, index: int, delta: dict[str, Any], c: CompletionOutput | None = None) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+    def _deltas(self, c: CompletionOutput, text: HeldText) -> Iterator[dict[str, Any]]:
+        """What is new of one of the answers."""
+        shown = text.add(c)
+        if c.finish_reason is None:
+            if shown or c.logprobs:
+                yield self._chunk(c.index, {"content": shown} if shown else {}, c)
+            return
+        said = self.tools.read(c) if self.tools.declared else None
+        if said is not None:
+            shown += text.rest(said)
+            for i, call in enumerate(said.calls):
+                yield self._chunk(c.index, {"tool_calls": [{"index": i, **_call(call)}]})
+        yield self._chunk(c.index, {"content": shown} if shown else {}, c, _reason(c, said))
+
+    def _chunk(
+        self, index: int, delta: dict[str, Any], c: CompletionOutput | None = None, reason: str | None = None
+    ) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
         if c is not None:
             choice["logprobs"] = for_chat(c.token_ids, c.logprobs, self.top)
-            choice["finish_reason"] = _reason(c)
         out = {**self.common, "object": "chat.completion.chunk", "choices": [choice]}
         return {**out, "usage": None} if self.body.wants_usage else out
 
 
-def _reason(c: CompletionOutput) -> str | None:
-    return "tool_calls" if c.tool_calls and c.finish_reason == "stop" else c.finish_reason
+def _reason(c: CompletionOutput, said: Said | None) -> str | None:
+    return "tool_calls" if said is not None and said.calls and c.finish_reason == "stop" else c.finish_reason
 
 
-def _call(call: Any) -> dict[str, Any]:
+def _call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

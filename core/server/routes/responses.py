@@ -1,0 +1,67 @@
+"""`POST /v1/responses`: OpenAI's newer form of a chat, of which nothing is stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ...outputs import RequestOutputKind
+from ...sampling import SamplingParams
+from ..body import route_for
+from ..generation import Outputs, watched, whole
+from ..models import ServedModel
+from ..protocol.base import without_none
+from ..protocol.response_objects import ResponseMaker
+from ..protocol.responses import ResponsesRequest
+from ..serving import Serving, ignored
+from ..sse import EventStream, unless_gone
+from ..tool_calls import Tools
+
+
+def router(serving: Serving) -> APIRouter:
+    """The route."""
+    routes = APIRouter(route_class=route_for("application/json", serving.bodies))
+
+    @routes.post("/v1/responses", response_model=None)
+    async def responses(request: Request, body: ResponsesRequest) -> Response:
+        """Answer a conversation."""
+        body.check()
+        model = serving.choose(request, body, "generate")
+        tokenizer = model.engine.get_tokenizer()
+        tools = Tools(body.chat_tools(), body.chat_tool_choice(), body.parallel_tool_calls, tokenizer)
+        outputs = watched(serving, request, model, await _start(serving, request, body, model, tools))
+        maker = ResponseMaker(body, model.name, tools)
+        if body.stream:
+            stream = EventStream(maker.events(outputs), serving.settings, named=True, done=False)
+            return ignored(await stream.begin(request), body)
+        return ignored(JSONResponse(maker.whole(await unless_gone(request, whole(outputs)))), body)
+
+    return routes
+
+
+async def _start(
+    serving: Serving, request: Request, body: ResponsesRequest, model: ServedModel, tools: Tools
+) -> Outputs:
+    messages = await serving.media.open(body.messages(), model)
+    serving.log_prompt(request, [{"role": m["role"], "content": m["content"]} for m in messages])
+    return model.engine.chat(
+        messages,
+        _params(body, model.engine.default_sampling_params(), tools),
+        request.state.request_id,
+        timeout=serving.timeout(None),
+        tools=tools.declared,
+    )
+
+
+def _params(body: ResponsesRequest, defaults: SamplingParams, tools: Tools) -> SamplingParams:
+    given = without_none({
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "logprobs": body.top_logprobs,
+        "structured_outputs": tools.structured() or body.structured(),
+    })  # fmt: skip
+    kind = RequestOutputKind.DELTA if body.stream else RequestOutputKind.FINAL_ONLY
+    return replace(defaults, **{"max_tokens": body.max_output_tokens, "output_kind": kind, **given})
