@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "plugins lock": Command("plugin_set:lock", "Write down the installed plugins, or compare with what was."),
     "plugins doctor": Command("plugin_set:doctor", "Look for what is wrong with the installed plugins."),
     "plugins new": Command("new:new", "Make a plugin that works, to be changed into yours."),
+    "plugins migrate": Command("migrate:migrate", "Rewrite a model file of vLLM or Aphrodite to the SDK."),
     "plugins verify": Command("verify:verify", "Prove a plugin against the laws of the SDK and transformers."),
     "doctor": Command("doctor:doctor", "Show versions, devices, plugins and what looks wrong."),
 }

@@ -3,6 +3,7 @@
 refused.py      names that have nothing to stand for here, and what to write instead
 config.py       `VllmConfig`: what a ported constructor reads          model.py    a ported class becomes an `sdk.Model`
 registry.py     ModelRegistry, MULTIMODAL_REGISTRY, INPUT_REGISTRY     layers.py   layers that return (output, bias)
+auto_weights.py loading by parts, as today's models do
 processing.py   former hooks of processors, as they were               mappers.py  input mappers, dummy data, input processors
 ported.py       `"sdk.compat.ported:module.Class"`, for a plugin's record and for worker processes
 """
@@ -18,6 +19,7 @@ _getattr, __dir__, _names = attach(
     __name__,
     {
         "AphroditeConfig": "config",
+        "AutoWeightsLoader": "auto_weights",
         "BaseDummyInputsBuilder": "processing",
         "BaseMultiModalProcessor": "processing",
         "BaseProcessingInfo": "processing",
@@ -35,6 +37,7 @@ _getattr, __dir__, _names = attach(
         "SupportsMultiModal": "model",
         "SupportsVision": "model",
         "VllmConfig": "config",
+        "WeightsMapper": "auto_weights",
         "default_weight_loader": "weights",
         "init_aphrodite_registered_model": "model",
         "init_vllm_registered_model": "model",
@@ -55,6 +58,8 @@ def __getattr__(name: str) -> Any:
 
 if TYPE_CHECKING:
     from . import layers as layers
+    from .auto_weights import AutoWeightsLoader as AutoWeightsLoader
+    from .auto_weights import WeightsMapper as WeightsMapper
     from .config import AphroditeConfig as AphroditeConfig
     from .config import ModelConfig as ModelConfig
     from .config import VllmConfig as VllmConfig

@@ -1,0 +1,132 @@
+"""`engine plugins migrate`: model files in the styles of vLLM, today's and a former guide's, become plugins that are right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.cli import run
+from core.migrate import Migration, migrate
+from sdk.errors import InvalidConfigError
+from sdk.testing import Suite
+from sdk.testing.fake_dist import write_distribution
+
+HERE = Path(__file__).parent
+TINY = """
+from sdk.testing.tiny import save_tiny, tiny_tokenizer
+
+
+def make(seed, folder):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = tiny_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=3,
+    )
+    save_tiny(LlamaForCausalLM(config), folder, seed=seed, tokenizer=tokenizer, architecture="ARCHITECTURE")
+"""
+
+
+def migrated(name: str) -> Migration:
+    return migrate((HERE / f"{name}.py.txt").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(params=["theirs_today", "theirs_once"])
+def suite(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Suite]:
+    """The laws about a plugin made of what was migrated, and of nothing else but a tiny checkpoint."""
+    made, package = migrated(request.param), f"migrated_{request.param}"
+    (architecture,) = made.architectures
+    plugin = (
+        made.plugin_module(package)
+        .replace('",\n', f'", tiny="{package}.tiny:make",\n')
+        .replace('ForCausalLM"),', f'ForCausalLM", tiny="{package}.tiny:make"),')
+    )
+    files = {
+        f"{package}/model.py": made.code,
+        f"{package}/plugin.py": plugin,
+        f"{package}/tiny.py": TINY.replace("ARCHITECTURE", architecture),
+    }
+    points = {"engine.v1": {architecture: f"{package}.plugin"}}
+    write_distribution(tmp_path, "engine-plugin-migrated", entry_points=points, files=files)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Suite(architecture) as suite:
+        yield suite
+
+
+@pytest.mark.slow
+def test_what_is_migrated_computes_what_transformers_computes(suite: Suite) -> None:
+    for law in ("L1.weights", "L4.logits-reference", "L4.greedy", "L5.paged", "L5.chunks", "L5.batch", "L5.preemption"):
+        result = suite.check(law)
+        assert result.status == "passed", result.explain()
+
+
+def test_todays_style_leaves_nothing_to_do() -> None:
+    made = migrated("theirs_today")
+    assert made.notes == ()
+    for gone in (
+        "vllm.",
+        "get_pp_group",
+        "make_layers",
+        "PPMissing",
+        "support_torch_compile",
+        "embed_input_ids",
+        "name = name\n",
+    ):
+        assert gone not in made.code.replace("vllm_config.", ""), gone
+    assert 'nn.ModuleList([TheirDecoderLayer(vllm_config=vllm_config, prefix=f"{prefix}.layers" + f".{i}")' in made.code
+    assert "# halves, gated" in made.code
+
+
+def test_a_former_style_says_what_is_left() -> None:
+    made = migrated("theirs_once")
+    assert made.architectures == {"OnceLlamaForCausalLM": "OnceForCausalLM"}
+    assert "sdk.compat.ported:mine.model.OnceForCausalLM" in made.plugin_module("mine")
+    assert 'OnceLlamaForCausalLM = "mine.plugin"' in made.entry_points("mine")
+    said = {note.line: note.text for note in made.notes}
+    assert "vllm.envs was imported whole" in said[5]
+    assert "current_platform (of vllm.platforms) has no counterpart" in said[20]
+    for gone in ("kv_cache", "attn_metadata", "self.sampler", "Sampl", "ModelRegistry", "register_model", "def sample"):
+        assert gone not in made.code.replace("cache_config", ""), gone
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("x = get_tensor_model_parallel_world_size()\n", "x = 1\n"),
+        ("if get_pp_group().is_last_rank:\n    a()\nelse:\n    b()\n", "a()\n"),
+        ("if not get_pp_group().is_first_rank:\n    a()\nb()\n", "b()\n"),
+        ("x = a() if get_pp_group().is_first_rank else b()\n", "x = a()\n"),
+        ("if y and get_pp_group().is_last_rank:\n    a()\n", "if y:\n    a()\n"),
+        ("import os, vllm.envs\n", "import os\n"),
+        ("import os  # kept\n", "import os  # kept\n"),
+        ("from mine import Attention\n", "from mine import Attention\n"),
+        ("from vllm.a import Attention as A\nA()\n", "\nfrom sdk.compat.layers import Attention as A\nA()\n"),
+        ("y = model.embed_multimodal(**x)\n", "y = model.get_multimodal_embeddings(**x)\n"),
+        ("class A(nn.Module, SupportsPP):\n    pass\n", "class A(nn.Module):\n    pass\n"),
+    ],
+)
+def test_one_rewriting(before: str, after: str) -> None:
+    assert migrate(before).code == after
+
+
+def test_what_is_migrated_twice_stays_as_it_is() -> None:
+    once = migrated("theirs_today").code
+    assert migrate(once).code == once
+
+
+def test_no_python_is_an_error() -> None:
+    with pytest.raises(InvalidConfigError, match="no Python: line 1"):
+        migrate("def (:\n")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "model.py"
+    assert run(["plugins", "migrate", str(HERE / "theirs_once.py.txt"), "-o", str(out), "--package", "mine"]) == 0
+    said = capsys.readouterr().err
+    assert "theirs_once.py.txt:20: current_platform" in said
+    assert '[project.entry-points."engine.v1"]' in said
+    assert "from sdk.compat.layers import" in out.read_text()
+    assert run(["plugins", "migrate", str(tmp_path / "nowhere.py")]) == 2
