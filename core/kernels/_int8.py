@@ -106,7 +106,9 @@ def quantize_rows(x: int, stride: int, rows: int, n: int, high: int, low: int, s
     xs, words, hs, ls, ss = at(x, kind), at(x, word), at(high, byte), at(low, byte), at(scales, real)
     for row in prange(rows):
         largest = _largest(words, row * stride, n, shift)
-        ss[row] = _quantize(xs, row * stride, n, largest, hs, ls, low != 0, row * n)
+        # `ss[row] = …` would be lost in the form for several threads: what is written at the loop's own index alone is taken
+        # for an array that nobody reads.
+        store(ss, row, _quantize(xs, row * stride, n, largest, hs, ls, low != 0, row * n))
 
 
 @exact_kernel

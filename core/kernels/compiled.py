@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -44,13 +45,23 @@ class Kernel:
     def __init__(self, function: Callable[..., Any], *, reorder: bool) -> None:
         fastmath = FAST if reorder else False
         options: dict[str, Any] = {"fastmath": fastmath, "cache": True, "nogil": True, "error_model": "numpy"}
-        self.serial = numba.njit(function, **options)
-        self.parallel = numba.njit(function, parallel=True, **options)
+        # Files of numba's cache bear the function's name and say nothing of options: under one name, the form that was compiled
+        # first would serve as both.
+        self.serial = numba.njit(_renamed(function, "serial"), **options)
+        self.parallel = numba.njit(_renamed(function, "parallel"), parallel=True, **options)
         self.__doc__ = function.__doc__
 
     def __call__(self, work: int, *args: Any) -> None:
         """Run it; `work` is about how many elements it touches."""
         (self.serial if work < GRAIN else self.parallel)(*args)
+
+
+def _renamed(function: Callable[..., Any], form: str) -> Callable[..., Any]:
+    """The same function under a name of its own."""
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    made.__qualname__, made.__module__ = f"{function.__qualname__}_{form}", function.__module__
+    made.__doc__ = function.__doc__
+    return made
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:

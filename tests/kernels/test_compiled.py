@@ -1,0 +1,26 @@
+"""What the numba kernels share."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from core.kernels.compiled import GRAIN, at, kernel, store
+
+
+@kernel
+def count_up(out: int, rows: int, kind: object) -> None:
+    numbers = at(out, kind)
+    for row in prange(rows):
+        store(numbers, row, np.float32(row))
+
+
+def test_the_two_forms_of_a_kernel_do_not_meet_in_the_cache() -> None:
+    """numba names the files of its cache by the function: one name, and the form compiled first would serve as both."""
+    names = {form.py_func.__qualname__ for form in (count_up.serial, count_up.parallel)}
+    assert names == {"count_up_serial", "count_up_parallel"}
+    for work in (GRAIN - 1, GRAIN):
+        made = np.zeros(5, dtype=np.float32)
+        count_up(work, made.ctypes.data, 5, made)
+        assert made.tolist() == [0, 1, 2, 3, 4]
+    assert count_up.serial.signatures == count_up.parallel.signatures
