@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from sdk.testing.fake_dist import write_distribution
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md")])
-TUTORIAL = ROOT / "docs" / "writing-a-plugin.md"
+TUTORIALS = ("writing-a-plugin.md", "adding-a-vision-model.md")
 FILE_BLOCK = re.compile(r"```\w+ file=(\S+)\n(.*?)```", re.DOTALL)
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NEEDS_THE_DEMO = "embedding.md"  # has a test of its own, below
@@ -28,25 +29,23 @@ def test_every_relative_link_leads_to_a_file(document: Path) -> None:
     assert not missing
 
 
-@pytest.fixture(scope="module")
-def tutorial_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the tutorial's distribution is as good as installed."""
+@pytest.fixture(scope="module", params=TUTORIALS)
+def tutorial(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which a tutorial's distribution is as good as installed, and the architecture that it runs."""
     folder = tmp_path_factory.mktemp("tutorial")
-    files = dict(FILE_BLOCK.findall(TUTORIAL.read_text()))
+    files = dict(FILE_BLOCK.findall((ROOT / "docs" / request.param).read_text()))
     for name, text in files.items():
         if name.startswith("src/"):
             path = folder / name.removeprefix("src/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-    (folder / "engine_plugin_myllama" / "__init__.py").touch()
+            (path.parent / "__init__.py").touch()
+    said = tomllib.loads(files["pyproject.toml"])["project"]
+    points = said["entry-points"]
     write_distribution(
-        folder,
-        "engine-plugin-myllama",
-        version="0.1.0",
-        entry_points={"engine.v1": {"MyLlamaForCausalLM": "engine_plugin_myllama.plugin"}},
-        requires=["engine-plugin-sdk>=0.1,<0.2"],
+        folder, said["name"], version=said["version"], entry_points=points, requires=said["dependencies"]
     )
-    return folder
+    return folder, next(iter(points["engine.v1"]))
 
 
 def engine(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,27 +59,46 @@ def engine(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_tutorials_plugin_is_found(tutorial_site: Path) -> None:
-    listed = engine(tutorial_site, "plugins", "list")
+def test_the_tutorials_plugin_is_found(tutorial: tuple[Path, str]) -> None:
+    folder, architecture = tutorial
+    listed = engine(folder, "plugins", "list")
     assert listed.returncode == 0, listed.stderr
-    assert "MyLlamaForCausalLM" in listed.stdout
+    assert architecture in listed.stdout
 
 
-def test_the_tutorials_plugin_passes_the_kit(tutorial_site: Path) -> None:
-    verified = engine(tutorial_site, "plugins", "verify", "MyLlamaForCausalLM")
+def test_the_tutorials_plugin_passes_the_kit(tutorial: tuple[Path, str]) -> None:
+    folder, architecture = tutorial
+    verified = engine(folder, "plugins", "verify", architecture)
     assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "there is nothing to compare with" not in verified.stdout
 
 
-def test_the_tutorials_model_runs(tutorial_site: Path, tmp_path: Path) -> None:
+def test_the_tutorials_model_runs(tutorial: tuple[Path, str], tmp_path: Path) -> None:
+    folder, architecture = tutorial
+    program = (
+        "import sys; from pathlib import Path; from core.plugins import Catalog; "
+        "Catalog.installed().resolve(sys.argv[1]).load('tiny')(0, Path(sys.argv[2]))"
+    )
     made = subprocess.run(
-        [sys.executable, "-c", "import sys; from pathlib import Path; from engine_plugin_myllama.tiny import make; "
-         "make(0, Path(sys.argv[1]))", str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(tutorial_site)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", program, architecture, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert made.returncode == 0, made.stderr
-    ran = engine(tutorial_site, "run", str(tmp_path), "hello", "--max-tokens", "4", "--json")
+    ran = engine(folder, "run", str(tmp_path), "hello", "--max-tokens", "4", "--json")
     assert ran.returncode == 0, ran.stderr
     assert '"tokens": 4' in ran.stdout or '"finish_reason": "stop"' in ran.stdout
+
+
+def test_the_vision_page_is_what_the_scaffold_writes(tmp_path: Path) -> None:
+    from core.scaffold import scaffold
+
+    scaffold("peek", "vlm", tmp_path / "peek")
+    blocks = dict(FILE_BLOCK.findall((ROOT / "docs" / "adding-a-vision-model.md").read_text()))
+    assert blocks
+    assert blocks == {name: (tmp_path / "peek" / name).read_text() for name in blocks}
 
 
 @pytest.mark.parametrize("document", PROGRAMS, ids=lambda p: p.name)
