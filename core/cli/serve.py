@@ -14,7 +14,7 @@ from ..errors import InvalidConfigError, InvalidRequestError
 
 def _option(*names: str, help: str, default: object = None, **more: Any) -> Any:
     """An option that the environment may give as well: `--max-model-len` as ENGINE_MAX_MODEL_LEN."""
-    name = names[0].partition("/")[0].removeprefix("--").replace("-", "_").upper()
+    name = names[0].partition("/")[0].removeprefix("--").replace("-", "_").upper().removeprefix("ENGINE_")
     shown = False if default is None else str(default)
     return typer.Option(*names, help=help, envvar=f"ENGINE_{name}", show_default=shown, **more)
 
@@ -72,7 +72,7 @@ def serve(
     context: typer.Context,
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL...", help="Folder in HF layout, hub id, or a shipped demo; demo: all of these."),
+        typer.Argument(metavar="MODEL", help="Folder in HF layout, hub id, or a shipped demo; demo: all of these."),
     ] = None,
     # ---- the server
     host: Annotated[str | None, _option("--host", help="Address to listen at.", default="127.0.0.1")] = None,
@@ -122,6 +122,9 @@ def serve(
     # ---- the engines
     dtype: Annotated[str | None, _option("--dtype", help="auto, float32, bfloat16 or float16.", default="auto")] = None,
     device: Annotated[str | None, _option("--device", help="auto, cpu or cuda.", default="auto")] = None,
+    quantization: Annotated[
+        str | None, _option("--quantization", help="Make the weights smaller, such as int8.")
+    ] = None,
     max_model_len: Annotated[int | None, _option("--max-model-len", help="Longest sequence, in tokens.")] = None,
     max_num_seqs: Annotated[
         int | None, _option("--max-num-seqs", help="Most sequences in a step.", default=256)
@@ -177,6 +180,7 @@ def serve(
     options = {
         "dtype": dtype,
         "device": device,
+        "quantization": quantization,
         "max_model_len": max_model_len,
         "max_num_seqs": max_num_seqs,
         "max_num_batched_tokens": max_num_batched_tokens,

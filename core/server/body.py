@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,7 @@ from .settings import ServerSettings
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _MAYBE_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+LINGER_SECONDS = 2.0
 BUFFERED_BYTES = 2**30
 """Bodies of all requests in flight together."""
 
@@ -43,8 +45,8 @@ class BodyReader:
             OverloadedError: Those of other requests take what memory there is for them.
         """
         said = request.headers.get("content-length", "0")
-        if said.isdigit() and int(said) > self.most:
-            raise self._too_large()
+        if said.isdigit() and len(said) < 20 and int(said) > self.most:
+            raise await self._too_large(request)
         body = bytearray()
         try:
             while True:
@@ -53,7 +55,7 @@ class BodyReader:
                 body += part
                 self.held += len(part)
                 if len(body) > self.most:
-                    raise self._too_large()
+                    raise await self._too_large(request)
                 if self.held > BUFFERED_BYTES:
                     raise OverloadedError("the requests that are being received take all the memory there is for them")
                 if not message.get("more_body"):
@@ -68,14 +70,22 @@ class BodyReader:
 
     async def _next(self, request: Request) -> Message:
         try:
-            message = await asyncio.wait_for(request.receive(), self.idle)
+            async with asyncio.timeout(self.idle):
+                message = await request.receive()
         except TimeoutError:
             raise HttpError(408, f"the rest of the request did not come within {self.idle:g} s") from None
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         return message
 
-    def _too_large(self) -> HttpError:
+    async def _too_large(self, request: Request) -> HttpError:
+        """The error, once the rest was thrown away, for a while: many clients read no answer before they have sent all."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LINGER_SECONDS
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                while loop.time() < until and (await request.receive()).get("more_body"):
+                    await asyncio.sleep(0)
         return HttpError(413, f"the request has more than {self.most} bytes")
 
 
@@ -125,7 +135,7 @@ class _Replayed(Request):
         """The body as JSON, or an error that says what is wrong with it."""
         try:
             value = json.loads(self._whole)
-            if _MAYBE_HALF.search(self._whole):
+            if b"\\u" in self._whole and _MAYBE_HALF.search(self._whole):
                 json.dumps(value, ensure_ascii=False).encode()
             return value
         except RecursionError:

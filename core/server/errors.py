@@ -79,10 +79,12 @@ class Problem(NamedTuple):
         """What tells clients whether to try again."""
         if self.status in (429, 503):
             return {"Retry-After": RETRY_AFTER}
+        if self.status == 408 or self.code == "request_too_large":  # the rest of the body may still be on its way
+            return {"Connection": "close", "x-should-retry": "false"}
         if self.status == 401:
             return {"WWW-Authenticate": "Bearer", "x-should-retry": "false"}
         # The clients of OpenAI repeat a 500 by themselves; what failed by a plugin's or a model's fault fails again.
-        return {} if self.status in (408, 504) else {"x-should-retry": "false"}
+        return {} if self.status == 504 else {"x-should-retry": "false"}
 
     def response(self) -> JSONResponse:
         """As a reply."""

@@ -16,8 +16,10 @@ from .serving import Serving
 Outputs = AsyncGenerator[RequestOutput, None]
 
 
-async def watched(serving: Serving, request: Request, model: ServedModel, outputs: Outputs) -> Outputs:
-    """The outputs as they are, while what they come to is counted."""
+async def watched(
+    serving: Serving, request: Request, model: ServedModel, outputs: Outputs, *, prompt: str = "prompt"
+) -> Outputs:
+    """The outputs as they are, while what they come to is counted. Requests call the prompt `prompt`."""
     last: RequestOutput | None = None
     tokens, reason = 0, "abort"
     try:
@@ -30,6 +32,8 @@ async def watched(serving: Serving, request: Request, model: ServedModel, output
                 yield output
     except EngineError as error:
         reason = error.code
+        if error.param == "prompt":
+            error.param = prompt
         raise
     finally:
         if last is not None:

@@ -13,7 +13,6 @@ from sdk.multimodal.fields import FieldValue, MultiModalFieldConfig
 from sdk.multimodal.processor import ProcessedItem, ProcessedPrompt
 from sdk.multimodal.updates import PlaceholderRange
 
-from ..errors import InvalidRequestError
 from ..inputs import ProcessedInput
 from ..jobs import Job
 from ..outputs import Logprob
@@ -21,6 +20,7 @@ from ..request import Request
 from ..sampling import SamplingParams, StructuredOutputs
 from . import wire
 from .faults import from_fault, to_fault
+from .processors import read_processor, write_processor
 
 _DEFAULTS = SamplingParams()
 _PARAMS = tuple(f.name for f in fields(SamplingParams) if f.init)
@@ -71,14 +71,10 @@ def write_params(params: SamplingParams) -> dict[str, Any]:
     Raises:
         InvalidRequestError: They hold functions, which stay in their process.
     """
-    if params.logits_processors:
-        raise InvalidRequestError(
-            "logits_processors are functions, and the engine runs in another process; use core.LLM or core.AsyncLLM",
-            code="unsupported_parameter",
-            param="sampling_params.logits_processors",
-        )
     values = {name: getattr(params, name) for name in _PARAMS if name != "output_kind"}
     found = {name: value for name, value in values.items() if value != getattr(_DEFAULTS, name)}
+    if params.logits_processors:
+        found["logits_processors"] = [write_processor(processor) for processor in params.logits_processors]
     if params.structured_outputs is not None:
         held_to, source = params.structured_outputs, params.structured_outputs.source
         found["structured_outputs"] = (
@@ -91,6 +87,8 @@ def read_params(values: dict[str, Any]) -> SamplingParams:
     """The parameters, checked as anybody's."""
     if "structured_outputs" in values:
         values = {**values, "structured_outputs": StructuredOutputs.from_mapping(values["structured_outputs"])}
+    if "logits_processors" in values:
+        values = {**values, "logits_processors": [read_processor(written) for written in values["logits_processors"]]}
     return SamplingParams.from_mapping(values)
 
 

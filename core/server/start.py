@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..demos import PREFIX, all_demos
 from ..errors import EngineError, InvalidConfigError
 from ..explanation import explain
-from . import logs
+from . import logs, supervisor
 from .app import build_app
 from .banner import banner
 from .client import EngineClient
@@ -76,7 +77,7 @@ async def _opened(
                 **options,
             )
             stack.push_async_callback(clients[name].close)
-        with bars:
+        with bars, _silent(supervisor.logger):  # what goes wrong until it is up is raised, and said once
             try:
                 async with asyncio.TaskGroup() as group:
                     for client in clients.values():
@@ -84,6 +85,16 @@ async def _opened(
             except BaseExceptionGroup as errors:
                 raise errors.exceptions[0] from None
         yield clients
+
+
+@contextlib.contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 async def _lost(clients: Sequence[EngineClient]) -> EngineError:

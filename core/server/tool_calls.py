@@ -73,12 +73,12 @@ class Tools:
         listed: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}
         return {"json": {**listed, "maxItems": 1} if self._one else listed}
 
-    def read(self, c: CompletionOutput) -> Said:
-        """The text and the calls of an answer that has ended."""
+    def read(self, c: CompletionOutput, text: str) -> Said:
+        """The text and the calls of an answer that has ended; `text` is all of it, also where `c` has what is new alone."""
         if self.forced:
-            calls = self._forced_calls(c.text)
-            return Said("", calls) if calls else Said(c.text, ())
-        return Said(c.content or "", c.tool_calls) if c.tool_calls else Said(c.text, ())
+            calls = self._forced_calls(text)
+            return Said("", calls) if calls else Said(text, ())
+        return Said(c.content or "", c.tool_calls) if c.tool_calls else Said(text, ())
 
     def _forced_calls(self, text: str) -> list[ToolCall]:
         try:
@@ -109,10 +109,14 @@ class HeldText:
 
     Args:
         tools: Of the request.
+
+    Attributes:
+        whole: All of it so far, where there are tools.
     """
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
+        self.whole = ""
         self._held, self._shown = "", ""
         self._closed = tools.forced
 
@@ -120,6 +124,7 @@ class HeldText:
         """More of it; what can be shown now."""
         if self.tools.declared is None:
             return c.text
+        self.whole += c.text
         if not self.tools.hidden_markers.isdisjoint(c.token_ids):
             self._closed = True
         self._held += c.text
@@ -132,7 +137,8 @@ class HeldText:
 
     def rest(self, said: Said) -> str:
         """What has not been shown of an answer that has ended."""
-        return said.text[len(self._shown) :] if said.text.startswith(self._shown) else ""
+        shown = self._shown if said.text.startswith(self._shown) else self._shown.lstrip()  # calls take blanks along
+        return said.text[len(shown) :] if said.text.startswith(shown) else ""
 
     def _begins_as_a_call(self) -> bool:
         """Whether all there is may be a call without a marker."""

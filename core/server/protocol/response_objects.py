@@ -55,7 +55,7 @@ class ResponseMaker:
     def whole(self, output: RequestOutput) -> dict[str, Any]:
         """All of it."""
         c = output.outputs[0]
-        said = self.tools.read(c)
+        said = self.tools.read(c, c.text)
         items = [self._message(said.text, c)] if said.text or not said.calls else []
         return self._ended(c, [*items, *map(_call, said.calls)], usage_of([output], len(c.token_ids)))
 
@@ -69,8 +69,10 @@ class ResponseMaker:
                 for kind in ("response.created", "response.in_progress"):
                     yield self._event(kind, response=begun)
             for new in output.outputs:
-                said = self.tools.read(new) if new.finish_reason is not None and self.tools.declared else None
-                shown = held.add(new) + (held.rest(said) if said is not None else "")
+                shown, said = held.add(new), None
+                if new.finish_reason is not None and self.tools.declared:
+                    said = self.tools.read(new, held.whole)
+                    shown += held.rest(said)
                 c = _joined(c, shown, new)
                 if shown:
                     for event in self._opening() if not opened else ():

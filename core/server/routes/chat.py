@@ -33,7 +33,9 @@ def router(serving: Serving) -> APIRouter:
         model = serving.choose(request, body, "generate")
         tools = Tools(body.tools, body.tool_choice, body.parallel_tool_calls, model.engine.get_tokenizer())
         reply = Reply(body, model, tools)
-        outputs = watched(serving, request, model, await _start(serving, request, body, model, tools))
+        outputs = watched(
+            serving, request, model, await _start(serving, request, body, model, tools), prompt="messages"
+        )
         if body.stream:
             return ignored(await EventStream(reply.chunks(outputs), serving.settings).begin(request), body)
         return ignored(JSONResponse(reply.whole(await unless_gone(request, whole(outputs)))), body)
@@ -100,7 +102,7 @@ class Reply:
         }
 
     def _choice(self, c: CompletionOutput) -> dict[str, Any]:
-        said = self.tools.read(c)
+        said = self.tools.read(c, c.text)
         message: dict[str, Any] = {"role": "assistant", "content": said.text, "refusal": None}
         if said.calls:
             message |= {"content": said.text or None, "tool_calls": [_call(call) for call in said.calls]}
@@ -136,7 +138,7 @@ class Reply:
             if shown or c.logprobs:
                 yield self._chunk(c.index, {"content": shown} if shown else {}, c)
             return
-        said = self.tools.read(c) if self.tools.declared else None
+        said = self.tools.read(c, text.whole) if self.tools.declared else None
         if said is not None:
             shown += text.rest(said)
             for i, call in enumerate(said.calls):

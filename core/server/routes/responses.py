@@ -32,7 +32,7 @@ def router(serving: Serving) -> APIRouter:
         model = serving.choose(request, body, "generate")
         tokenizer = model.engine.get_tokenizer()
         tools = Tools(body.chat_tools(), body.chat_tool_choice(), body.parallel_tool_calls, tokenizer)
-        outputs = watched(serving, request, model, await _start(serving, request, body, model, tools))
+        outputs = watched(serving, request, model, await _start(serving, request, body, model, tools), prompt="input")
         maker = ResponseMaker(body, model.name, tools)
         if body.stream:
             stream = EventStream(maker.events(outputs), serving.settings, named=True, done=False)

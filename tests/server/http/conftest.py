@@ -111,8 +111,23 @@ def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Whisper whose texts are short: it doubts all that it says, and says it six times."""
+    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor
+
+    from sdk.testing.tiny import save_tiny
+
     folder = tmp_path_factory.mktemp("whisper")
-    whisper_tiny.whisper(0, folder)
+    tokenizer = whisper_tiny.whisper_tokenizer()
+    extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=whisper_tiny.CHUNK_SECONDS)
+    entries = {**whisper_tiny.generation_entries(tokenizer), "_from_model_config": False}
+    save_tiny(
+        WhisperForConditionalGeneration(whisper_tiny.whisper_config(tokenizer, max_target_positions=32)),
+        folder,
+        seed=0,
+        processor=WhisperProcessor(extractor, tokenizer),
+        generation_config=entries,
+        gains=whisper_tiny.GAINS,
+    )
     return folder
 
 

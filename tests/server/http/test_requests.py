@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 from core.server import auth
 from core.server.auth import Keys
+from core.server.main import watch_loop
+from core.server.metrics import Metrics
 
 from .conftest import application, calling, error_of
 
@@ -58,6 +61,14 @@ async def test_R001_a_body_that_is_no_json_is_refused(
         response = await client.post(CHAT, content=body, headers=headers)
     assert response.status_code == status
     assert error_of(response)["code"] == code
+
+
+async def test_R002_a_strict_server_knows_all_parameters() -> None:
+    async with calling(application(strict=True)) as client:
+        response = await client.post(CHAT, json={"messages": HELLO, "best_guess": 1})
+    assert response.status_code == 400
+    error = error_of(response)
+    assert (error["code"], error["param"]) == ("unknown_parameter", "best_guess")
 
 
 @pytest.mark.parametrize(
@@ -241,6 +252,15 @@ async def test_a_sound_request_id_comes_back(given: str, kept: bool) -> None:
     async with calling(application()) as client:
         response = await client.get("/health", headers={"X-Request-Id": given.encode()})
     assert (response.headers["x-request-id"] == given) == kept
+
+
+async def test_R092_a_loop_that_stands_still_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    watching = asyncio.create_task(watch_loop(Metrics(), every=0.01))
+    await asyncio.sleep(0.02)
+    time.sleep(1.2)
+    await asyncio.sleep(0.05)
+    watching.cancel()
+    assert "the event loop stood still for 1." in caplog.text
 
 
 async def test_R099_no_series_is_named_by_a_client() -> None:

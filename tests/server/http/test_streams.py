@@ -1,0 +1,242 @@
+"""Clients that leave, that do not read, that are too many: nothing of their requests stays, and others do not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from core import LLM, SamplingParams
+
+from .conftest import KEY, PATIENCE, Served, Start, asking, data_uri, error_of, gauges, png, wait_until_idle, wav
+
+CHAT = "/v1/chat/completions"
+LONG = {"model": "tiny", "temperature": 0, "max_tokens": 400, "ignore_eos": True}
+
+
+def connect(served: Served, body: dict[str, Any], path: str = CHAT, receive_buffer: int | None = None) -> socket.socket:
+    """A request whose answer nobody has begun to read."""
+    host, _, port = served.url.removeprefix("http://").partition(":")
+    made = socket.socket()
+    if receive_buffer is not None:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    made.settimeout(PATIENCE)
+    made.connect((host, int(port)))
+    sent = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+    made.sendall(f"{head}Content-Length: {len(sent)}\r\n\r\n".encode() + sent)
+    return made
+
+
+def aborted(http: httpx2.Client) -> float:
+    """Prompts that ended because nobody wanted them any more, or were never begun."""
+    lines = http.get("/metrics").text.splitlines()
+    return sum(
+        float(line.rpartition(" ")[2]) for line in lines if line.startswith("engine_requests_total") and "abort" in line
+    )
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.05, 0.5])
+@pytest.mark.parametrize(
+    "more", [{}, {"stream": True}, {"n": 4}, {"n": 4, "stream": True}], ids=["whole", "stream", "several", "streams"]
+)
+def test_R085_a_client_that_leaves_frees_its_pages(
+    served: Served, http: httpx2.Client, more: dict[str, Any], wait: float
+) -> None:
+    start = time.monotonic()
+    for pictures in ([], [data_uri(png())]):
+        connection = connect(served, {**LONG, "messages": asking("go on", *pictures), **more})
+        time.sleep(wait)
+        connection.close()
+    wait_until_idle(http)
+    assert time.monotonic() - start < PATIENCE / 4
+
+
+def test_R085_leaving_at_the_last_token(served: Served, http: httpx2.Client) -> None:
+    for _ in range(5):
+        connection = connect(served, {**LONG, "messages": asking("hi"), "stream": True, "max_tokens": 3})
+        seen = b""
+        while b'"finish_reason":"length"' not in seen:
+            seen += connection.recv(4096)
+        connection.close()
+    wait_until_idle(http)
+
+
+def test_R085_a_transcription_that_nobody_waits_for_ends(served: Served, http: httpx2.Client) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + wav(19) + b"\r\n--x--\r\n"
+    host, _, port = served.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        head += f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        time.sleep(0.5)
+    wait_until_idle(http)
+
+
+def test_what_is_no_http_is_told_so(served: Served) -> None:
+    host, _, port = served.url.removeprefix("http://").partition(":")
+    for sent in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n"):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.settimeout(PATIENCE)
+            with contextlib.suppress(OSError):
+                connection.sendall(sent)
+            seen = b""
+            with contextlib.suppress(OSError):
+                while part := connection.recv(4096):
+                    seen += part
+        assert not seen or b" 400 " in seen.partition(b"\r\n")[0]
+        assert not seen or json.loads(seen.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_http"
+
+
+def test_R012_a_deadline_ends_a_request(http: httpx2.Client, idle: None) -> None:
+    response = http.post(CHAT, json={**LONG, "messages": asking("x"), "timeout": 0.05})
+    assert response.status_code == 504
+    assert error_of(response)["code"] == "request_timeout"
+
+
+def test_R088_a_deadline_within_a_stream_ends_it_with_an_error(
+    client: openai.OpenAI, http: httpx2.Client, idle: None
+) -> None:
+    body = {**LONG, "messages": asking("x"), "stream": True, "n": 8, "timeout": 0.6}
+    with http.stream("POST", CHAT, json=body) as response:
+        if response.status_code == 504:  # not even the first token came in time
+            return
+        lines = [line for line in response.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    last = json.loads(lines[-2].removeprefix("data: "))
+    if "error" in last:  # else it was quick enough
+        assert last["error"]["code"] == "request_timeout"
+        assert len(lines) > 3
+
+
+def test_R084_short_requests_do_not_wait_for_long_ones(http: httpx2.Client, client: openai.OpenAI) -> None:
+    """A prompt that fills the context, and short ones beside it: these are done first."""
+    import threading
+
+    done: list[str] = []
+
+    def ask(name: str, prompt: list[int], tokens: int) -> None:
+        client.completions.create(
+            model="tiny", prompt=prompt, max_tokens=tokens, temperature=0, extra_body={"ignore_eos": True}
+        )
+        done.append(name)
+
+    long = [threading.Thread(target=ask, args=("long", [9 + i % 200 for i in range(60)], 400)) for _ in range(2)]
+    short = [threading.Thread(target=ask, args=("short", [9 + i], 4)) for i in range(10)]
+    for thread in [*long, *short]:
+        thread.start()
+    for thread in [*long, *short]:
+        thread.join(PATIENCE)
+    assert done[:10] == ["short"] * 10
+
+
+@pytest.mark.asyncio
+async def test_64_streams_some_of_which_leave_or_are_wrong(served: Served, http: httpx2.Client, tiny: LLM) -> None:
+    """The others end, and say what they would have said alone."""
+    count = 64
+    prompts = [f"question {i}: " + "why " * (i % 7) for i in range(count)]
+    params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
+    mine = [output.outputs[0].text for output in tiny.generate(prompts, params)]
+    draw = random.Random(3)
+    fate = dict.fromkeys(draw.sample(range(count), count // 10), "leaves")
+    fate |= dict.fromkeys(draw.sample([i for i in range(count) if i not in fate], count // 20), "is wrong")
+    client = openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key=KEY, max_retries=0, timeout=PATIENCE)
+
+    async def ask(i: int) -> str | None:
+        more: dict[str, Any] = {"extra_body": {"ignore_eos": True}, "max_tokens": 40, "temperature": 0}
+        if fate.get(i) == "is wrong":
+            with pytest.raises(openai.BadRequestError):
+                await client.completions.create(model="tiny", prompt=prompts[i], n=0, stream=True, **more)
+            return None
+        stream = await client.completions.create(model="tiny", prompt=prompts[i], stream=True, **more)
+        text = ""
+        async for chunk in stream:
+            text += chunk.choices[0].text
+            if fate.get(i) == "leaves" and len(text) > 5:
+                await stream.close()
+                return None
+        return text
+
+    found = await asyncio.gather(*map(ask, range(count)))
+    assert [text for i, text in enumerate(found) if i not in fate] == [
+        text for i, text in enumerate(mine) if i not in fate
+    ]
+    await asyncio.to_thread(wait_until_idle, http)
+
+
+@pytest.fixture(scope="module")
+def impatient(start: Start, llava_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server that waits for nobody, and lets few wait for it."""
+    config = tmp_path_factory.mktemp("config") / "serve.yaml"
+    config.write_text("idle-timeout: 1\nwrite-timeout: 1\nmax-queued-requests: 4\nmax-num-seqs: 2\ndtype: float32\n")
+    with start(str(llava_folder), "--served-model-name", "tiny", "--config", str(config)) as served:
+        assert served.url
+        yield served
+
+
+def test_R005_who_is_slow_to_ask_is_let_go(impatient: Served) -> None:
+    """Meanwhile others are served."""
+    host, _, port = impatient.url.removeprefix("http://").partition(":")
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
+    with contextlib.ExitStack() as stack, httpx2.Client(base_url=impatient.url, timeout=PATIENCE) as http:
+        waiting = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(21)]
+        for connection in waiting:
+            connection.settimeout(PATIENCE)
+        for connection in waiting[:10]:
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Le")
+        for connection in waiting[10:20]:
+            connection.sendall(head)
+        assert http.post(CHAT, json={"model": "tiny", "messages": asking("x"), "max_tokens": 2}).status_code == 200
+        answers = [connection.recv(65536) for connection in waiting]
+    assert answers[:10] == [b""] * 10
+    assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers[10:20])
+    assert answers[20] == b""  # who says nothing at all
+
+
+def test_R086_who_does_not_read_is_dropped(impatient: Served) -> None:
+    body = {
+        **LONG,
+        "max_tokens": 450,
+        "messages": asking("x"),
+        "n": 8,
+        "stream": True,
+        "logprobs": True,
+        "top_logprobs": 20,
+    }
+    deaf = [connect(impatient, body, receive_buffer=4096) for _ in range(2)]
+    impatient.wait_for("did not read its stream")
+    with httpx2.Client(base_url=impatient.url, timeout=PATIENCE) as http:
+        wait_until_idle(http)
+    for connection in deaf:
+        connection.close()
+
+
+def test_R087_too_many_are_refused_and_the_others_end(impatient: Served) -> None:
+    async def flood() -> list[httpx2.Response]:
+        limits = httpx2.Limits(max_connections=100)
+        async with httpx2.AsyncClient(base_url=impatient.url, timeout=PATIENCE, limits=limits) as many:
+            asked = {**LONG, "max_tokens": 20, "messages": asking("x")}
+            return await asyncio.gather(*(many.post(CHAT, json=asked) for _ in range(40)))
+
+    responses = asyncio.run(flood())
+    assert {response.status_code for response in responses} == {200, 503}
+    texts = {
+        response.json()["choices"][0]["message"]["content"] for response in responses if response.status_code == 200
+    }
+    assert len(texts) == 1
+    refused = next(response for response in responses if response.status_code == 503)
+    assert error_of(refused)["code"] == "overloaded"
+    assert refused.headers["retry-after"]
+    with httpx2.Client(base_url=impatient.url, timeout=PATIENCE) as http:
+        wait_until_idle(http)
+        assert gauges(http, "engine_num_requests_running") == {"engine_num_requests_running": 0}
