@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .logits.logprobs import TokenLogprobs, prompt_logprobs
 from .request import Request
 from .scheduler import Scheduled, StepPlan
 from .step import StepBuilder, StepHolder, StepTensors
+from .transfer import send
 
 
 @dataclass
@@ -28,7 +30,7 @@ class StepResult:
         logits: `(rows, vocab)`.
         computed: What was computed, for the book-keeping.
         failed: Sequences whose own media ended them, with the reason.
-        broken: Sequences whose numbers went wrong before any logits: nothing of them may be used.
+        finite: Sequences, and of each whether all its rows are numbers; None where the logits tell it of all of them.
         prompt_logprobs: Sequences that asked, with those of the prompt's next tokens.
     """
 
@@ -36,8 +38,16 @@ class StepResult:
     logits: Tensor | None = None
     computed: list[Scheduled] = field(default_factory=list)
     failed: list[tuple[Request, EngineError]] = field(default_factory=list)
-    broken: list[Request] = field(default_factory=list)
+    finite: tuple[list[Scheduled], Tensor] | None = None
     prompt_logprobs: list[tuple[Request, list[TokenLogprobs]]] = field(default_factory=list)
+
+    @cached_property
+    def broken(self) -> list[Request]:
+        """Sequences whose numbers went wrong before any logits: nothing of them may be used. Waits for the device."""
+        if self.finite is None:
+            return []
+        order, finite = self.finite
+        return [s.request for s, fine in zip(order, finite.tolist()) if not fine]
 
 
 class Runner:
@@ -86,7 +96,7 @@ class Runner:
             if every_row:
                 result.computed, result.logits = step.order, self.model.compute_logits(hidden)
                 return result
-            result.broken = _not_finite(step, hidden)
+            result.finite = _finite(step, hidden)
             if len(hidden) > len(step.sample_rows):
                 self._prompt_logprobs(step, hidden, result)
             if result.requests:
@@ -152,15 +162,14 @@ class Runner:
                     mask = torch.zeros(len(step.input_ids), dtype=torch.bool)
                 mask[row + first - s.start : row + last - s.start] = torch.from_numpy(taken)
             row += s.count
-        return None if mask is None else (embeddings, mask.to(self.device))
+        return None if mask is None else (embeddings, send(mask.numpy(), self.device))
 
 
-def _not_finite(step: StepTensors, hidden: Tensor) -> list[Request]:
-    """Sequences with NaN or infinity in a row whose logits nobody computes; the others show it in their logits."""
+def _finite(step: StepTensors, hidden: Tensor) -> tuple[list[Scheduled], Tensor] | None:
+    """Of each sequence whether all of its rows are numbers, where some rows have no logits; those with logits show it there."""
     if len(hidden) == len(step.sample_rows):
-        return []
-    finite = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
-    if finite.all():
-        return []
-    parts = torch.split(finite, [s.count for s in step.order])
-    return [s.request for s, part in zip(step.order, parts) if not part.all()]
+        return None
+    wrong = (~hidden.sum(dim=-1, dtype=torch.float32).isfinite()).float()
+    firsts = step.sequences.firsts.long()
+    counted = torch.nn.functional.pad(wrong.cumsum(0), (1, 0))
+    return step.order, counted[firsts[1:]] == counted[firsts[:-1]]

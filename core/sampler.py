@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import EngineError
+from .kernels.choice import draw_form
+from .kernels.sampling import Draws
 from .logits.logprobs import TokenLogprobs, token_logprobs
-from .logits.shape import nothing_left, shape
+from .logits.shape import Failures, nothing_left, shape
 from .request import Request
+from .transfer import send
 
 
 @dataclass
@@ -45,21 +48,33 @@ def uniform(seeds: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArray[
 
 
 def sample(logits: Tensor, requests: Sequence[Request]) -> Sampled:
-    """Choose the next token of each request.
+    """Choose the next token of each request. What a GPU computes is waited for once, at the end.
 
     Args:
         logits: `(rows, vocab)`, any float dtype.
         requests: One for each row.
     """
-    best, greedy = logits.max(dim=-1)
-    out = Sampled(greedy.cpu().numpy().copy(), ~torch.isfinite(best).cpu().numpy())
-    special = [i for i, r in enumerate(requests) if not r.params.plain and not out.bad[i]]
-    if special:
-        _choose(logits, requests, [i for i in special if _looks_further(requests[i])], out)
-        asked = [i for i in special if requests[i].params.logprobs is not None and i not in out.failed]
-        if asked:
-            wanted = [requests[i].params.logprobs or 0 for i in asked]
-            out.logprobs = dict(zip(asked, token_logprobs(logits[asked], torch.from_numpy(out.tokens[asked]), wanted)))
+    best, tokens = logits.max(dim=-1)
+    finite = left = best.isfinite()
+    failed: Failures = {}
+    further = [i for i, r in enumerate(requests) if _looks_further(r)]
+    if further:
+        rows = send(np.array(further), logits.device)
+        scores = logits.index_select(0, rows).float()  # a copy: logprobs are of the model's own
+        chosen, some_left, failed = _choose(scores, [requests[i] for i in further])
+        tokens, left = tokens.index_copy(0, rows, chosen), finite.index_copy(0, rows, some_left)
+    host = torch.stack((tokens, finite.long(), left.long())).cpu().numpy()
+    out = Sampled(host[0], host[1] == 0)
+    for at, i in enumerate(further):
+        if not out.bad[i] and (at in failed or not host[2, i]):
+            out.failed[i] = failed.get(at) or nothing_left(requests[i])
+    asked = [
+        i for i, r in enumerate(requests) if r.params.logprobs is not None and not out.bad[i] and i not in out.failed
+    ]
+    if asked:
+        wanted = [requests[i].params.logprobs or 0 for i in asked]
+        some = logits.index_select(0, send(np.array(asked), logits.device))
+        out.logprobs = dict(zip(asked, token_logprobs(some, torch.from_numpy(out.tokens[asked]), wanted)))
     return out
 
 
@@ -68,51 +83,34 @@ def _looks_further(request: Request) -> bool:
     return request.params.shapes_logits or not request.params.greedy
 
 
-def _choose(logits: Tensor, requests: Sequence[Request], rows: Sequence[int], out: Sampled) -> None:
-    """Shape the logits of some rows as their requests ask, then take the likeliest token of each or draw one."""
-    if not rows:
-        return
-    scores = logits[rows].float()  # a copy: logprobs are of the model's own
-    shaped = [at for at, i in enumerate(rows) if requests[i].params.shapes_logits]
-    if shaped:
-        failed = shape(scores, shaped, [requests[rows[at]] for at in shaped])
-        best, likeliest = scores.max(dim=-1)
-        out.tokens[rows] = likeliest.cpu().numpy()
-        finite = best.isfinite().tolist()
-        failed |= {at: nothing_left(requests[rows[at]]) for at in shaped if not finite[at] and at not in failed}
-        out.failed = {rows[at]: error for at, error in failed.items()}
-    drawn: dict[int, list[int]] = {}
-    for at, i in enumerate(rows):
-        if not requests[i].params.greedy and i not in out.failed:
-            k = requests[i].params.top_k
-            drawn.setdefault(k if 0 < k < scores.shape[-1] else 0, []).append(at)
-    for top_k, places in drawn.items():
-        some = scores if len(places) == len(rows) else scores[places]
-        chosen = [rows[at] for at in places]
-        out.tokens[chosen] = _draw(some.cpu(), [requests[i] for i in chosen], top_k)
+def _choose(scores: Tensor, requests: Sequence[Request]) -> tuple[Tensor, Tensor, Failures]:
+    """Shape logits in place as their requests ask, then take the likeliest token of each or draw one.
 
-
-def _draw(logits: Tensor, requests: Sequence[Request], top_k: int) -> NDArray[np.int64]:
-    """Temperature, then top-k, then top-p, then min-p, then one draw a row by inverting the cumulative distribution.
-
-    All rows have one `top_k` (0: none): which of equal logits are kept must not depend on what other rows ask for.
+    Returns:
+        `(rows,)` tokens, `(rows,)` whether there is any to choose, and row → what ends its request.
     """
-    # Divided as differences from the maximum: a tiny temperature must not overflow.
-    temperature = torch.tensor([r.params.temperature for r in requests]).clamp(min=1e-6)
-    scaled = (logits - logits.max(dim=-1, keepdim=True).values) / temperature[:, None]
-    top_p = torch.tensor([r.params.top_p for r in requests], dtype=torch.float64)
-    least = torch.tensor([r.params.min_p for r in requests], dtype=torch.float64).log()
-    ordered, ids = torch.topk(scaled, top_k, dim=-1) if top_k else scaled.sort(dim=-1, descending=True, stable=True)
-    cumulative = ordered.double().softmax(dim=-1).cumsum(dim=-1)
-    # Tokens up to the first whose cumulative probability reaches top_p stay: always at least one. The likeliest has
-    # the logarithm 0 here, so min_p is a bound on the rest; it keeps the first, too.
-    kept = (cumulative < top_p[:, None]).sum(dim=-1).clamp(max=ordered.shape[-1] - 1)
-    kept = torch.minimum(kept, (ordered.double() >= least[:, None]).sum(dim=-1) - 1)
-    total = cumulative.gather(1, kept[:, None])
-    u = uniform(
-        np.array([r.seed for r in requests], dtype=np.uint64),
-        np.array([r.output_len for r in requests], dtype=np.uint64),
+    shaped = [at for at, r in enumerate(requests) if r.params.shapes_logits]
+    failed = shape(scores, shaped, [requests[at] for at in shaped]) if shaped else {}
+    best, tokens = scores.max(dim=-1)
+    drawn = [at for at, r in enumerate(requests) if not r.params.greedy and at not in failed]
+    if drawn:
+        rows = send(np.array(drawn), scores.device)
+        some = scores if len(drawn) == len(requests) else scores.index_select(0, rows)
+        asked = _draws([requests[at] for at in drawn], scores.shape[-1])
+        tokens = tokens.index_copy(0, rows, draw_form(scores.device)(some, asked))
+    return tokens, best.isfinite(), failed
+
+
+def _draws(requests: Sequence[Request], vocab: int) -> Draws:
+    """What the rows of these requests ask of their draw."""
+    params = [r.params for r in requests]
+    return Draws(
+        temperature=np.array([p.temperature for p in params], dtype=np.float64),
+        top_k=np.array([p.top_k if 0 < p.top_k < vocab else 0 for p in params], dtype=np.int64),
+        top_p=np.array([p.top_p for p in params], dtype=np.float64),
+        min_p=np.array([p.min_p for p in params], dtype=np.float64),
+        u=uniform(
+            np.array([r.seed for r in requests], dtype=np.uint64),
+            np.array([r.output_len for r in requests], dtype=np.uint64),
+        ),
     )
-    at = torch.searchsorted(cumulative, torch.from_numpy(u)[:, None] * total, right=True).clamp(max=kept[:, None])
-    chosen: NDArray[np.int64] = ids.gather(1, at).squeeze(1).numpy()
-    return chosen

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .transfer import send
+from .transfer import Places, send
 
 Ints = NDArray[np.int64]
 
@@ -37,6 +37,7 @@ class StepSequences:
         lengths: `(sequences,)` int32: keys that the last of its tokens sees.
         counts: `(sequences,)` how many tokens it computes.
         longest: The most keys of a sequence.
+        name, places: Where the arrays are put.
     """
 
     slots: Tensor
@@ -44,14 +45,19 @@ class StepSequences:
     lengths: Tensor
     counts: Ints
     longest: int
+    name: str
+    places: Places
     _blocks: dict[int, Blocks] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, slots: Ints, counts: Ints, lengths: Ints, device: torch.device) -> StepSequences:
+    def of(cls, name: str, slots: Ints, counts: Ints, lengths: Ints, places: Places) -> StepSequences:
         """Put the arrays on the device."""
         firsts = np.concatenate(([0], np.cumsum(counts)))
-        a, b, c = (send(x.astype(np.int32), device) for x in (slots, firsts, lengths))
-        return cls(a, b, c, counts, int(lengths.max()))
+        a, b, c = (
+            places.put(f"{name} {kind}", x.astype(np.int32))
+            for kind, x in (("slots", slots), ("firsts", firsts), ("lengths", lengths))
+        )
+        return cls(a, b, c, counts, int(lengths.max()), name, places)
 
     def blocks(self, tokens: int) -> Blocks:
         """The step in blocks of at most `tokens` tokens of one sequence. Made once a step for each number."""
@@ -63,7 +69,7 @@ class StepSequences:
             where = np.stack((sequence, place * tokens), axis=1).astype(np.int32)
             longer = np.flatnonzero(self.counts > 1)
             decodes = int(longer[0]) if len(longer) else len(many)
-            self._blocks[tokens] = found = Blocks(send(where, self.slots.device), decodes)
+            self._blocks[tokens] = found = Blocks(self.places.put(f"{self.name} blocks {tokens}", where), decodes)
         return found
 
 
@@ -78,12 +84,13 @@ class PageTable:
     def __init__(self, pages: NDArray[np.int32], device: torch.device) -> None:
         self._host = pages
         host = torch.from_numpy(pages)
-        self.tensor = host if device.type == "cpu" else torch.zeros_like(host, device=device)
+        self.mirrors = device.type != "cpu"
+        self.tensor = torch.zeros_like(host, device=device) if self.mirrors else host
         self._places: list[Ints] = []
 
     def changed(self, slot: int, first: int, last: int) -> None:
         """Pages `first … last - 1` of a slot are new."""
-        if self.tensor.device.type != "cpu":
+        if self.mirrors:
             self._places.append(np.arange(first, last) + slot * self._host.shape[1])
 
     def send(self) -> None:

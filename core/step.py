@@ -21,7 +21,7 @@ from sdk.layers.rotary import RotaryEmbedding
 from .request import Request
 from .scheduler import Scheduled
 from .sequences import PageTable, StepSequences
-from .transfer import pinned, send
+from .transfer import Places, send
 
 Ints = NDArray[np.int64]
 
@@ -116,6 +116,7 @@ class StepTensors:
         lengths: `(tokens,)` the sequence length that counts for length-dependent rotary frequencies.
         below: No position is as large.
         make_groups, make_sequences: See `groups` and `sequences`.
+        places: Where what is made later goes.
         pages: `(slots, pages)` int32, the page table.
         sample_rows: `(sampled,)` rows whose hidden states become logits.
         states: What cross-attention reads; None for a model without.
@@ -129,6 +130,7 @@ class StepTensors:
     below: int
     make_groups: Callable[[], list[AttentionGroup]]
     make_sequences: Callable[[], StepSequences]
+    places: Places
     pages: Tensor
     sample_rows: Tensor
     states: StepStates | None = None
@@ -149,7 +151,7 @@ class StepTensors:
         """The same over encoder states: a slot is a state, a length its rows."""
         found = [(s.request.state, s.count, s.request.state_len) for s in self.order]
         states, counts, lengths = np.array(found, dtype=np.int64).T
-        return StepSequences.of(states, counts, lengths, self.input_ids.device)
+        return StepSequences.of("states", states, counts, lengths, self.places)
 
     def cos_sin(
         self, rotary: RotaryEmbedding, dtype: torch.dtype, positions: Tensor | None = None
@@ -198,8 +200,7 @@ class StepBuilder:
     def __init__(
         self, max_num_seqs: int, max_model_len: int, page_size: int, device: torch.device, step_tokens: int = 0
     ) -> None:
-        self.page_size, self.device, self.step_tokens = page_size, device, step_tokens
-        self._places: dict[str, Tensor] = {}
+        self.page_size, self.device, self.places = page_size, device, Places(device, step_tokens)
         self.tokens = np.zeros((max_num_seqs, max_model_len + 1), dtype=np.int32)
         self.pages = np.zeros((max_num_seqs, -(-max_model_len // page_size) + 1), dtype=np.int32)
         self.table = PageTable(self.pages, device)
@@ -231,16 +232,6 @@ class StepBuilder:
     def _tensor(self, values: NDArray[np.int64]) -> Tensor:
         return send(values, self.device)
 
-    def _in_place(self, name: str, values: NDArray[np.int64]) -> Tensor:
-        """`values` in the place that this name has on a GPU."""
-        if self.device.type == "cpu":
-            return self._tensor(values)
-        place = self._places.get(name)
-        if place is None or len(place) < len(values):
-            room = max(self.step_tokens, len(values))
-            self._places[name] = place = torch.empty(room, dtype=torch.int64, device=self.device)
-        return place[: len(values)].copy_(pinned(values, self.device), non_blocking=True)
-
     def build(self, plan: Sequence[Scheduled]) -> StepTensors:
         """Lay a plan out as tensors."""
         self._refresh(plan)
@@ -259,13 +250,14 @@ class StepBuilder:
         whole = np.array([s.request.whole_len for s in ordered], dtype=np.int64)
         return StepTensors(
             order=ordered,
-            input_ids=self._in_place("input_ids", self.tokens[rows, positions].astype(np.int64)),
-            positions=self._in_place("positions", positions),
-            cache_slots=self._in_place("cache_slots", pages * self.page_size + positions % self.page_size),
-            lengths=self._in_place("lengths", np.maximum(np.repeat(whole, counts), positions + 1)),
+            input_ids=self.places.put("input_ids", self.tokens[rows, positions].astype(np.int64)),
+            positions=self.places.put("positions", positions),
+            cache_slots=self.places.put("cache_slots", pages * self.page_size + positions % self.page_size),
+            lengths=self.places.put("lengths", np.maximum(np.repeat(whole, counts), positions + 1)),
             below=int((starts + counts).max()),
             make_groups=partial(self._groups, keys, slots, starts, counts, firsts),
-            make_sequences=partial(StepSequences.of, slots, counts, starts + counts, self.device),
+            make_sequences=partial(StepSequences.of, "pages", slots, counts, starts + counts, self.places),
+            places=self.places,
             pages=self.table.tensor,
             sample_rows=self._tensor((firsts + counts - 1)[samples]),
             states=_states(ordered, counts),

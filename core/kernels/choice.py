@@ -14,7 +14,8 @@ from sdk.layers import ActivationAndMul, Attention, CrossAttention, Layer, RMSNo
 from sdk.layers.linear import Linear
 
 from ..errors import InvalidConfigError
-from .plain import PlainKernels
+from . import sampling
+from .sampling import Draw, Penalise
 
 if TYPE_CHECKING:
     from .attention_compiled import CompiledAttention
@@ -32,12 +33,14 @@ FORMS = ("torch", "compiled", "triton")
 def kernels_for(sample: Tensor) -> Kernels:
     """The kernels of a model, chosen by the device and dtype of one of its parameters: Triton's on a GPU, compiled ones on a CPU,
     and plain torch where these are not at hand."""
+    from .plain import PlainKernels  # which needs the step, which needs the requests, whose logits need this module
+
     return triton_kernels(sample) or PlainKernels(compiled_kernels(sample))
 
 
 def triton_kernels(sample: Tensor) -> Kernels | None:
     """Triton's kernels, where they can be used: on a GPU, or where they are asked for by name and its interpreter runs them."""
-    if asked_form() != "triton" and (sample.device.type != "cuda" or asked_form() is not None):
+    if not _wants_triton(sample.device):
         return None
     try:
         from .triton.backend import TritonKernels
@@ -45,6 +48,33 @@ def triton_kernels(sample: Tensor) -> Kernels | None:
         logger.warning("triton is not at hand (%s): the kernels run in plain torch, which is slower", e)
         return None
     return TritonKernels()
+
+
+def draw_form(device: torch.device) -> Draw:
+    """What draws tokens on a device."""
+    found: Draw = _sampling(device).draw
+    return found
+
+
+def penalise_form(device: torch.device) -> Penalise:
+    """What applies penalties on a device."""
+    found: Penalise = _sampling(device).penalise
+    return found
+
+
+def _sampling(device: torch.device) -> Any:
+    if _wants_triton(device):
+        try:
+            from .triton import sampling as triton_sampling
+        except ImportError:  # said by `triton_kernels`
+            return sampling
+        return triton_sampling
+    return sampling
+
+
+def _wants_triton(device: torch.device) -> bool:
+    asked = asked_form()
+    return asked == "triton" or (device.type == "cuda" and asked is None)
 
 
 def asked_form() -> str | None:

@@ -9,13 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..transfer import send
+
 Ids = NDArray[np.int64]
 
 
 def pairs(rows: Sequence[int], ids: Sequence[Ids], device: torch.device) -> tuple[Tensor, Tensor]:
     """Row and token of each entry, as two index tensors."""
     at = np.repeat(np.array(rows, dtype=np.int64), [len(i) for i in ids])
-    return torch.from_numpy(at).to(device), torch.from_numpy(np.concatenate(ids)).to(device)
+    return send(at, device), send(np.concatenate(ids), device)
 
 
 def forbid(logits: Tensor, rows: Sequence[int], ids: Sequence[Ids]) -> None:
@@ -27,7 +29,7 @@ def allow(logits: Tensor, rows: Sequence[int], ids: Sequence[Ids]) -> None:
     """Forbid each row all but its tokens, in place."""
     where = pairs(rows, ids, logits.device)
     kept = logits[where]
-    logits[torch.tensor(list(rows), device=logits.device)] = -torch.inf
+    logits[send(np.array(rows), logits.device)] = -torch.inf
     logits[where] = kept
 
 
@@ -41,10 +43,10 @@ def allow_bits(logits: Tensor, rows: Sequence[int], masks: NDArray[np.int32]) ->
     """
     vocab = logits.shape[-1]
     # Little-endian words, so byte by byte the bits stand in the order of the tokens.
-    octets = torch.from_numpy(masks.astype("<i4", copy=False).view(np.uint8)).to(logits.device)
+    octets = send(masks.astype("<i4", copy=False).view(np.uint8), logits.device)
     bits = (octets[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=logits.device)) & 1
     allowed = bits.view(len(masks), -1)[:, :vocab].bool()
     if allowed.shape[1] < vocab:
         allowed = torch.nn.functional.pad(allowed, (0, vocab - allowed.shape[1]))
-    at = torch.tensor(list(rows), device=logits.device)
+    at = send(np.array(rows), logits.device)
     logits[at] = logits[at].masked_fill(~allowed, -torch.inf)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..kernels.choice import penalise_form
 from ..sampling import SamplingParams
+from ..transfer import send
 
 
 class TokenCounts:
@@ -65,14 +66,14 @@ def penalise(
     sizes = [len(c.ids) for c in counts]
 
     def each(values: Sequence[float]) -> Tensor:
-        return torch.from_numpy(np.repeat(np.array(values, dtype=np.float32), sizes)).to(logits.device)
+        return send(np.repeat(np.array(values, dtype=np.float32), sizes), logits.device)
 
-    at = torch.from_numpy(np.repeat(np.array(rows, dtype=np.int64), sizes)).to(logits.device)
-    ids = torch.from_numpy(np.concatenate([c.ids for c in counts])).to(logits.device)
-    times = torch.from_numpy(np.concatenate([c.counts for c in counts])).to(logits.device)
-    repetition = each([p.repetition_penalty for p in params])
-    values = logits[at, ids]
-    values = torch.where(values > 0, values / repetition, values * repetition)
-    values -= each([p.frequency_penalty for p in params]) * times
-    values -= each([p.presence_penalty for p in params]) * (times > 0)
-    logits[at, ids] = values
+    penalise_form(logits.device)(
+        logits,
+        send(np.repeat(np.array(rows, dtype=np.int64), sizes), logits.device),
+        send(np.concatenate([c.ids for c in counts]), logits.device),
+        send(np.concatenate([c.counts for c in counts]), logits.device),
+        each([p.repetition_penalty for p in params]),
+        each([p.frequency_penalty for p in params]),
+        each([p.presence_penalty for p in params]),
+    )

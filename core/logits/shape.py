@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..errors import EngineError, GrammarError, InvalidRequestError
+from ..transfer import send
 from .custom import run_processors
 from .masks import Ids, allow, allow_bits, forbid, pairs
 from .penalties import TokenCounts, penalise
@@ -71,7 +71,7 @@ def _add_bias(logits: Tensor, rows: Sequence[int], states: Sequence[LogitsState]
     some = [(row, s.rules) for row, s in zip(rows, states) if len(s.rules.biased)]
     if some:
         where = pairs([row for row, _ in some], [r.biased for _, r in some], logits.device)
-        logits[where] += torch.from_numpy(np.concatenate([r.bias for _, r in some])).to(logits.device)
+        logits[where] += send(np.concatenate([r.bias for _, r in some]), logits.device)
 
 
 def _penalise(logits: Tensor, rows: Sequence[int], requests: Sequence[Request], states: Sequence[LogitsState]) -> None:

@@ -23,18 +23,19 @@ def merge_by_mask(inputs_embeds: Tensor, embeddings: Tensor | Sequence[Tensor], 
     Args:
         inputs_embeds: `(tokens, hidden)`; not changed.
         embeddings: As many rows in total as `mask` has true entries.
-        mask: `(tokens,)` bool.
+        mask: `(tokens,)` bool. On a GPU it is not counted, which would wait for it: an engine gives as many rows as there are
+            places.
 
     Raises:
         PromptUpdateError: The counts differ.
     """
     rows = flatten_embeddings(embeddings)
-    wanted = int(mask.sum())
-    if rows.shape[0] != wanted:
+    if mask.device.type == "cpu" and rows.shape[0] != (wanted := int(mask.sum())):
         raise PromptUpdateError(f"{wanted} placeholder tokens but {rows.shape[0]} rows of media embeddings")
-    out = inputs_embeds.clone()
-    out[mask] = rows.to(out.dtype)
-    return out
+    if not len(rows):
+        return inputs_embeds.clone()
+    places = (mask.cumsum(0) - 1).clamp(0, len(rows) - 1)
+    return torch.where(mask.unsqueeze(-1), rows.to(inputs_embeds.dtype).index_select(0, places), inputs_embeds)
 
 
 def merge_multimodal_embeddings(

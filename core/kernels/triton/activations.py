@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -28,8 +26,8 @@ MOST = 1024
 
 
 @triton.jit
-def activate(gate: Any, up: Any, out: Any, n: Any, group: Any, line: Any, up_group: Any, up_line: Any, LINES: tl.constexpr,
-             TILE: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr) -> None:  # fmt: skip
+def activate(gate, up, out, n, group, line, up_group, up_line, LINES: tl.constexpr,
+             TILE: tl.constexpr, KIND: tl.constexpr, GATED: tl.constexpr):  # fmt: skip
     """Programs: (row, part of it). `out = activation(gate) * up`, or without `up`; `out` is contiguous."""
     row = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1) * TILE + tl.arange(0, TILE)

@@ -16,12 +16,15 @@ from sdk.layers import (
     RotaryEmbedding,
 )
 from sdk.layers.base import Kernel
+from sdk.layers.linear import Linear
+from sdk.quantization import Int8
 
 from ...step import StepHolder
 from .activations import KINDS, TritonActivation, TritonActivationAndMul
 from .cross_attention import TritonCrossAttention
 from .encoder_attention import TritonEncoderAttention, TritonPackedEncoderAttention
 from .paged_attention import TritonAttention
+from .quantized import TritonInt8Linear
 from .rms_norm import TritonRMSNorm
 from .rotary import TritonRotary
 
@@ -54,4 +57,6 @@ class TritonKernels:
                 return TritonPackedEncoderAttention(layer)
             case RotaryEmbedding():
                 return TritonRotary(layer)
+            case Linear() if isinstance(layer.quant_method, Int8):
+                return TritonInt8Linear(layer, layer.quant_method)
         return None

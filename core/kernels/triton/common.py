@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -42,18 +40,18 @@ def rows_of(x: Tensor) -> tuple[int, int, int] | None:
 
 
 @triton.jit
-def tanh(x: Any) -> Any:
+def tanh(x):
     """In a kernel: the hyperbolic tangent of float32, without a library."""
     return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
 
 
 @triton.jit
-def erf_gelu(x: Any) -> Any:
+def erf_gelu(x):
     """In a kernel: `x * Φ(x)` of float32."""
     return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
 
 
 @triton.jit
-def tanh_gelu(x: Any) -> Any:
+def tanh_gelu(x):
     """In a kernel: the tanh form of `erf_gelu`."""
     return 0.5 * x * (1.0 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +17,10 @@ from .common import LOG2E, padded
 
 
 @triton.jit
-def attend_items(q: Any, k: Any, v: Any, out: Any, firsts: Any, mask: Any, scale: Any, queries: Any, keys: Any, q_item: Any,
-                 q_row: Any, q_head: Any, k_item: Any, k_row: Any, k_head: Any, v_item: Any, v_row: Any, v_head: Any,
+def attend_items(q, k, v, out, firsts, mask, scale, queries, keys, q_item,
+                 q_row, q_head, k_item, k_row, k_head, v_item, v_row, v_head,
                  DIM: tl.constexpr, DIM_TILE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PACKED: tl.constexpr,
-                 MASKED: tl.constexpr) -> None:  # fmt: skip
+                 MASKED: tl.constexpr):  # fmt: skip
     """Programs: (block of queries, head, item).
 
     `out` is contiguous; `firsts` tells where packed items begin, `mask` which keys are seen.

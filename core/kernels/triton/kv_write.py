@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -16,11 +14,11 @@ from .rotary import rotate_heads, tiles
 
 
 @triton.jit
-def rotate_and_write(q: Any, k: Any, v: Any, q_out: Any, keys: Any, values: Any, slots: Any, cos: Any, sin: Any, q_row: Any,
-                     q_head: Any, k_row: Any, k_head: Any, v_row: Any, v_head: Any, Q_HEADS: tl.constexpr, Q_TILE: tl.constexpr,
+def rotate_and_write(q, k, v, q_out, keys, values, slots, cos, sin, q_row,
+                     q_head, k_row, k_head, v_row, v_head, Q_HEADS: tl.constexpr, Q_TILE: tl.constexpr,
                      HEADS: tl.constexpr, HEADS_TILE: tl.constexpr, DIM: tl.constexpr, HALF: tl.constexpr,
                      HALF_TILE: tl.constexpr, REST_TILE: tl.constexpr, WHOLE_TILE: tl.constexpr,
-                     INTERLEAVED: tl.constexpr) -> None:  # fmt: skip
+                     INTERLEAVED: tl.constexpr):  # fmt: skip
     """Programs: (token, keys and values or queries). Without a rotation (`HALF` 0) queries are left where they are."""
     token = tl.program_id(0).to(tl.int64)
     cos_here, sin_here = cos, sin

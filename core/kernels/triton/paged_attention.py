@@ -8,7 +8,6 @@ keys are split over programs where there are too few sequences to keep the devic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -28,11 +27,11 @@ MOST_SPLITS = 32
 
 
 @triton.jit
-def attend(q: Any, keys: Any, values: Any, out: Any, sums: Any, table: Any, slots: Any, firsts: Any, lengths: Any, blocks: Any,
-           slopes: Any, sinks: Any, scale: Any, q_row: Any, q_head: Any, k_page: Any, k_token: Any, k_head: Any, table_row: Any,
+def attend(q, keys, values, out, sums, table, slots, firsts, lengths, blocks,
+           slopes, sinks, scale, q_row, q_head, k_page, k_token, k_head, table_row,
            GROUP: tl.constexpr, DIM: tl.constexpr, DIM_TILE: tl.constexpr, PAGE: tl.constexpr, TOKENS: tl.constexpr,
            ROWS: tl.constexpr, KEYS: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-           SLOPES: tl.constexpr, SINKS: tl.constexpr, SPLITS: tl.constexpr) -> None:  # fmt: skip
+           SLOPES: tl.constexpr, SINKS: tl.constexpr, SPLITS: tl.constexpr):  # fmt: skip
     """Programs: (block, key/value head, split).
 
     `out` is `(rows, heads, DIM)`; with splits `(rows, heads, SPLITS, DIM)` float32, not divided yet, and `sums` `(rows, heads,
@@ -118,7 +117,7 @@ def attend(q: Any, keys: Any, values: Any, out: Any, sums: Any, table: Any, slot
 
 
 @triton.jit
-def join(parts: Any, sums: Any, out: Any, DIM: tl.constexpr, DIM_TILE: tl.constexpr, SPLITS: tl.constexpr) -> None:
+def join(parts, sums, out, DIM: tl.constexpr, DIM_TILE: tl.constexpr, SPLITS: tl.constexpr):
     """Programs: one for each token and head. What `attend` left in splits becomes one."""
     place = tl.program_id(0).to(tl.int64)
     split, d = tl.arange(0, SPLITS), tl.arange(0, DIM_TILE)

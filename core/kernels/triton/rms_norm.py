@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -14,9 +12,9 @@ from .common import padded, rows_of, warps_for
 
 
 @triton.jit
-def rms_norm(x: Any, residual: Any, weight: Any, out: Any, total: Any, group: Any, line: Any, eps: Any, offset: Any,
+def rms_norm(x, residual, weight, out, total, group, line, eps, offset,
              LINES: tl.constexpr, N: tl.constexpr, TILE: tl.constexpr, RESIDUAL: tl.constexpr,
-             OFFSET: tl.constexpr) -> None:  # fmt: skip
+             OFFSET: tl.constexpr):  # fmt: skip
     """Programs: rows. `out = norm(x + residual)`, `total = x + residual`.
 
     All but `x` are contiguous. It rounds where the reference does.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -14,9 +12,9 @@ from .common import padded
 
 
 @triton.jit
-def rotate_heads(x: Any, x_head: Any, out: Any, out_head: Any, cos: Any, sin: Any, HEADS: tl.constexpr, HEADS_TILE: tl.constexpr,
+def rotate_heads(x, x_head, out, out_head, cos, sin, HEADS: tl.constexpr, HEADS_TILE: tl.constexpr,
                  DIM: tl.constexpr, HALF: tl.constexpr, HALF_TILE: tl.constexpr, REST_TILE: tl.constexpr,
-                 INTERLEAVED: tl.constexpr) -> None:  # fmt: skip
+                 INTERLEAVED: tl.constexpr):  # fmt: skip
     """In a kernel: the heads of one token at `x`, rotated, to `out`; what is beyond the rotated part is copied.
 
     `cos` and `sin` point to this token's; `HALF` 0: a copy.
@@ -42,9 +40,9 @@ def rotate_heads(x: Any, x_head: Any, out: Any, out_head: Any, cos: Any, sin: An
 
 
 @triton.jit
-def _rotate(x: Any, out: Any, cos: Any, sin: Any, x_row: Any, x_head: Any, HEADS: tl.constexpr, HEADS_TILE: tl.constexpr,
+def _rotate(x, out, cos, sin, x_row, x_head, HEADS: tl.constexpr, HEADS_TILE: tl.constexpr,
             DIM: tl.constexpr, HALF: tl.constexpr, HALF_TILE: tl.constexpr, REST_TILE: tl.constexpr,
-            INTERLEAVED: tl.constexpr) -> None:  # fmt: skip
+            INTERLEAVED: tl.constexpr):  # fmt: skip
     """Programs: tokens."""
     token = tl.program_id(0).to(tl.int64)
     rotate_heads(x + token * x_row, x_head, out + token * HEADS * DIM, DIM, cos + token * HALF, sin + token * HALF,

@@ -1,0 +1,106 @@
+"""Draws and penalties in every form: those that sort are the specification of those that search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from core.kernels import sampling
+from core.kernels.sampling import Draws
+from tests.kernels.grid import device_of
+
+triton_sampling = pytest.importorskip("core.kernels.triton.sampling")
+DEVICE = device_of("triton")
+
+
+def draws(rows: int, **asked: Any) -> Draws:
+    """The same wish for each row, at places of [0, 1) spread evenly."""
+    given = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **asked}
+    arrays = {k: np.full(rows, v, dtype=np.int64 if k == "top_k" else np.float64) for k, v in given.items()}
+    return Draws(**arrays, u=(np.arange(rows) + 0.37) / rows)
+
+
+def logits(rows: int, vocab: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def both(scores: Tensor, asked: Draws) -> tuple[list[int], list[int]]:
+    found = triton_sampling.draw(scores.to(DEVICE), asked)
+    return found.tolist(), sampling.draw(scores, asked).tolist()
+
+
+WISHES = [
+    {},
+    {"temperature": 0.3},
+    {"temperature": 2.5},
+    {"top_k": 1},
+    {"top_k": 5},
+    {"top_k": 50, "top_p": 0.9},
+    {"top_p": 0.6},
+    {"top_p": 1e-9},
+    {"min_p": 0.1},
+    {"min_p": 1.0},
+    {"top_k": 40, "top_p": 0.95, "min_p": 0.02, "temperature": 0.7},
+]
+
+
+@pytest.mark.parametrize("asked", WISHES, ids=str)
+@pytest.mark.parametrize("vocab", [1, 2, 100, 1500])
+def test_a_search_draws_what_a_sort_does(asked: dict[str, Any], vocab: int) -> None:
+    if asked.get("top_k", 0) >= vocab:
+        asked = {**asked, "top_k": 0}  # what the sampler makes of it
+    ours, expected = both(logits(1, vocab).expand(8, -1), draws(8, **asked))
+    assert ours == expected
+
+
+def test_rows_ask_for_different_things() -> None:
+    wishes = [draws(1, **asked) for asked in WISHES]
+    fields = ("temperature", "top_k", "top_p", "min_p")
+    joined = {name: np.concatenate([getattr(w, name) for w in wishes]) for name in fields}
+    ours, expected = both(logits(len(wishes), 700), Draws(**joined, u=np.linspace(0, 0.99, len(wishes))))
+    assert ours == expected
+
+
+@pytest.mark.parametrize("asked", [{}, {"top_k": 3}, {"top_p": 0.5}, {"top_k": 7, "top_p": 0.8}], ids=str)
+def test_among_equal_logits_the_lower_id_comes_first(asked: dict[str, Any]) -> None:
+    """Each row draws another place of the distribution, so every token that may come does."""
+    scores = torch.tensor([1.0, 2.0, 2.0, 0.0, 2.0, 1.0, 2.0, 0.0]).expand(16, -1)
+    found = triton_sampling.draw(scores.to(DEVICE), draws(16, **asked)).cpu()
+    weights = scores[0].softmax(-1).sort(descending=True, stable=True)
+    most = asked.get("top_k", 8)
+    share = weights.values[:most] / weights.values[:most].sum()
+    kept = int((share.cumsum(0) < asked.get("top_p", 1.0) - 1e-6).sum()) + 1
+    assert set(found.tolist()) == set(weights.indices[:kept].tolist())
+
+
+def test_forbidden_tokens_are_never_drawn() -> None:
+    scores = logits(16, 300)
+    scores[:, ::2] = -torch.inf
+    ours, expected = both(scores, draws(16, temperature=1.5))
+    assert ours == expected
+    assert all(token % 2 for token in ours)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_row_without_numbers_draws_something_of_the_vocabulary(value: float) -> None:
+    scores = logits(2, 50)
+    scores[0] = value
+    for found in both(scores, draws(2, top_k=5, top_p=0.9)):
+        assert 0 <= found[0] < 50
+    assert both(scores[1:], draws(1))[0] == both(scores[1:], draws(1))[1]
+
+
+def test_penalties_on_the_tokens_of_each_row() -> None:
+    scores = logits(3, 40)
+    rows, ids = torch.tensor([0, 0, 2, 2, 2]), torch.tensor([3, 39, 0, 7, 3])
+    times = torch.tensor([0.0, 1, 2, 0, 5])
+    others = (torch.tensor([1.3] * 5), torch.tensor([0.5] * 5), torch.tensor([0.2, 0.2, 0.0, 0.0, 0.0]))
+    ours, expected = scores.clone().to(DEVICE), scores.clone()
+    triton_sampling.penalise(ours, *(x.to(DEVICE) for x in (rows, ids, times, *others)))
+    sampling.penalise(expected, rows, ids, times, *others)
+    torch.testing.assert_close(ours.cpu(), expected)
+    assert (expected != scores).sum() == 5
