@@ -2,6 +2,9 @@
 
 What a person sees is what the model gets: EXIF orientation is applied, transparency is flattened over white, and of an
 animation the first frame is taken.
+
+Pictures are decoded in this process, clips in another (`audio_pool`): four formats whose work the checked size bounds, against
+all that FFmpeg reads; and pixels from another process would make a photograph of 12 megapixels take 97 ms in the place of 70.
 """
 
 from __future__ import annotations

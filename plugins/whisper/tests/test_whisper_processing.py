@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperFeatureExtractor
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizer
 
+from sdk import Architecture
 from sdk.errors import InvalidRequestError, MediaTooLargeError, MediaUnsupportedError
+from sdk.testing.reference import load_processor
 
 from .conftest import RATE, Clip
 
@@ -24,6 +27,23 @@ def test_log_mel_equals_hf(processor: Any, folder: Path, clip: Clip, seconds: fl
     assert (found - expected["input_features"][0]).abs().max() <= 1e-5
     assert made.prompt_token_ids == [1, 2]
     assert made.items == ()
+
+
+@pytest.mark.parametrize(("mels", "seconds"), [(80, 30), (128, 30), (16, 1)])
+def test_log_mel_of_every_published_size_equals_hf(
+    folder: Path, tmp_path: Path, records: list[Architecture], clip: Clip, mels: int, seconds: int
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    extractor = WhisperFeatureExtractor(feature_size=mels, chunk_length=seconds)
+    WhisperProcessor(extractor, WhisperTokenizer.from_pretrained(folder)).save_pretrained(tmp_path)
+    config = WhisperConfig.from_pretrained(folder)
+    config.num_mel_bins, config.max_source_positions = mels, 50 * seconds
+    config.save_pretrained(tmp_path)
+    wave = clip(seconds=seconds * 0.9)
+    made = load_processor(tmp_path, records).apply([1], {"audio": wave}).encoder_item.kwargs["input_features"].value
+    expected = extractor(wave, sampling_rate=RATE, return_tensors="pt")["input_features"][0]
+    assert made.shape == (mels, 100 * seconds)
+    assert (made - expected).abs().max() <= 1e-5
 
 
 def test_the_decoder_begins_by_itself_and_its_text_gets_no_special_tokens(processor: Any, clip: Clip) -> None:
