@@ -1,11 +1,12 @@
 """What is measured. Lengths are forced and sampling is greedy, so that every system does the same work.
 
 a  64 requests of 128 + 128 tokens          tokens/s
-b  decoding one sequence                     ms a token
+b  decoding one sequence                     ms a token; b-int8: with weights in 8 bits, beside bfloat16
 c  the first token after 2,048               ms
 d  32 requests of 1,056 + 16 tokens, that share their first 1,024 or share nothing    seconds
 e  the step of a tiny model, 32 and 256 sequences   ms
 f  LLaVA: 16 pictures, 64 + 64 tokens each   requests/s
+g  Whisper: 1 and 8 clips of 30 seconds, 4 + 100 tokens each    seconds
 """
 
 from __future__ import annotations
@@ -20,33 +21,38 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: prompt ids (one placeholder for a picture), output tokens, perhaps a picture."""
+    """One request: prompt ids (one placeholder for a picture), output tokens, perhaps a picture or a clip at 16 kHz."""
 
     ids: list[int]
     new_tokens: int
     image: Any = None
+    audio: Any = None
+
+
+Figures = dict[str, float]
 
 
 class System(Protocol):
     """What is compared: runs all requests, greedy, exactly as many tokens as asked for."""
 
     image_token: int
+    parts: Figures
+    """Of the last `generate`: seconds that its parts took, where the system tells."""
 
     def generate(self, asks: list[Ask]) -> None: ...
 
 
-Figures = dict[str, float]
-
-
 @dataclass(frozen=True)
 class Case:
-    """A case: its model, how it is measured, and which figure is compared (`better` says which way)."""
+    """A case: its model, how it is measured, and which figure is compared (`better` says which way); others are its parts."""
 
     model: str
     measure: Callable[[System, np.random.Generator, int], Figures]
     figure: str
     better: str
     bound: Callable[[Figures, dict[str, float]], float | None] = field(default=lambda figures, machine: None)
+    systems: tuple[str, ...] = ()
+    """Compared in the place of those asked for."""
 
 
 def _ids(rng: np.random.Generator, count: int, vocab: int) -> list[int]:
@@ -112,8 +118,26 @@ def _f(same: bool) -> Callable[[System, np.random.Generator, int], Figures]:
     return measure
 
 
+def _clip(rng: np.random.Generator) -> Any:
+    t = np.arange(30 * 16_000) / 16_000
+    tones = sum(np.sin(2 * np.pi * f * t) for f in rng.uniform(100, 3000, 5)) * 0.1
+    return (tones + rng.normal(0, 0.05, t.shape)).astype(np.float32)
+
+
+def _g(batch: int) -> Callable[[System, np.random.Generator, int], Figures]:
+    start = [50258, 50259, 50359, 50363]  # of a text, in English, to be written down, without time stamps
+
+    def measure(system: System, rng: np.random.Generator, vocab: int) -> Figures:
+        seconds = _timed(system, [Ask(start, 100, audio=_clip(rng)) for _ in range(batch)])
+        return {"seconds": seconds, **system.parts}
+
+    return measure
+
+
 DECODED_BYTES = 606.6e6
 """Bytes of weights and K/V that one decoded token of llama-0.5b reads in bfloat16."""
+DECODED_BYTES_INT8 = 606.6e6 - 270.5e6
+"""The same with the layers' weights in 8 bits."""
 PREFILL_FLOP = 1.31e12
 """Arithmetic of 2,048 tokens through llama-0.5b."""
 BATCH_FLOP = 64 * 256 * 2 * 303e6
@@ -122,6 +146,8 @@ BATCH_FLOP = 64 * 256 * 2 * 303e6
 CASES: dict[str, Case] = {
     "a": Case("llama-0.5b", _a, "out_tok_s", "higher", lambda f, m: BATCH_FLOP / (m["bf16_tflop_s"] * 1e12) / f["seconds"]),
     "b": Case("llama-0.5b", _b, "ms_per_token", "lower", lambda f, m: DECODED_BYTES / m["read_gb_s"] / f["ms_per_token"] / 1e6),
+    "b-int8": Case("llama-0.5b", _b, "ms_per_token", "lower",
+                   lambda f, m: DECODED_BYTES_INT8 / m["read_gb_s"] / f["ms_per_token"] / 1e6, ("ours-int8", "ours")),
     "c": Case("llama-0.5b", _c, "ttft_ms", "lower", lambda f, m: PREFILL_FLOP / (m["bf16_tflop_s"] * 1e12) / f["ttft_ms"] * 1e3),
     "d-shared": Case("llama-0.5b", _d(True), "seconds", "lower"),
     "d-different": Case("llama-0.5b", _d(False), "seconds", "lower"),
@@ -129,4 +155,6 @@ CASES: dict[str, Case] = {
     "e256": Case("llama-tiny", _e(256), "ms_step", "lower"),
     "f-different": Case("llava-small", _f(False), "req_s", "higher"),
     "f-same": Case("llava-small", _f(True), "req_s", "higher"),
+    "g1": Case("whisper-small", _g(1), "seconds", "lower"),
+    "g8": Case("whisper-small", _g(8), "seconds", "lower"),
 }  # fmt: skip

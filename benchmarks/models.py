@@ -14,6 +14,10 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
 )
 
 from sdk.testing.tiny import tiny_tokenizer
@@ -63,7 +67,28 @@ def _llava(folder: Path) -> None:
     images.save_pretrained(folder)
 
 
-MAKERS = {"llama-0.5b": lambda f: _llama(f, LARGE), "llama-tiny": lambda f: _llama(f, TINY), "llava-small": _llava}
+def _whisper(folder: Path) -> None:
+    """The shape of whisper-small. Its tokenizer knows few of its ids: prompts are ids, and what is written is not read."""
+    from engine_plugin_whisper.tiny import whisper_tokenizer
+
+    end, start = 50257, 50258
+    config = WhisperConfig(
+        vocab_size=51865, d_model=768, encoder_layers=12, decoder_layers=12, encoder_attention_heads=12,
+        decoder_attention_heads=12, encoder_ffn_dim=3072, decoder_ffn_dim=3072, decoder_start_token_id=start,
+        pad_token_id=end, bos_token_id=end, eos_token_id=end,
+    )  # fmt: skip
+    _save(WhisperForConditionalGeneration(config), folder)
+    features = WhisperFeatureExtractor(feature_size=80)
+    WhisperProcessor(features, whisper_tokenizer(seconds=30)).save_pretrained(folder)
+    features.save_pretrained(folder)
+
+
+MAKERS = {
+    "llama-0.5b": lambda f: _llama(f, LARGE),
+    "llama-tiny": lambda f: _llama(f, TINY),
+    "llava-small": _llava,
+    "whisper-small": _whisper,
+}
 
 
 def model_folder(root: Path, name: str) -> Path:
