@@ -45,7 +45,9 @@ class Ours:
 
         self.params = SamplingParams
         longest = json.loads((folder / "config.json").read_text()).get("max_target_positions", 4096)
-        self.llm = LLM(str(folder), dtype="bfloat16", quantization=self.quantization, max_num_seqs=256, max_model_len=longest)
+        self.llm = LLM(
+            str(folder), dtype="bfloat16", quantization=self.quantization, max_num_seqs=256, max_model_len=longest
+        )
         engine, watch = self.llm.engine, Stopwatch()
         self.image_token = int(getattr(engine.checkpoint.hf_config, "image_token_index", 0))
         self.parts = watch.parts
