@@ -13,7 +13,7 @@ from engine_plugin_voxtral import tiny
 from engine_plugin_voxtral.geometry import rows_per_window
 from engine_plugin_voxtral.model import VoxtralForConditionalGeneration
 from safetensors.torch import load_file, save_file
-from transformers import GenerationConfig
+from transformers import AutoProcessor, GenerationConfig
 
 from sdk import Architecture
 from sdk.errors import InvalidConfigError
@@ -21,7 +21,7 @@ from sdk.multimodal import join_items
 from sdk.testing.reference import assert_close, load_hf, load_processor, load_reference, reference_logits
 from sdk.testing.runtime import find_runtime
 
-from .conftest import KWARGS, PROMPTS, Clip, Request, Wave, noise, split
+from .conftest import KWARGS, PROMPTS, Clip, Request, Wave, as_wav, noise, split
 
 Records = list[Architecture]
 TOKENS = 64
@@ -110,12 +110,8 @@ def test_over_another_language_model(tmp_path: Path, hf_chat: Request, name: str
 )
 @torch.inference_mode()
 def test_over_another_encoder(tmp_path: Path, records: Records, clip: Clip, audio: dict[str, Any]) -> None:
-    from transformers import WhisperFeatureExtractor
-
     config = tiny.voxtral_config(**audio)
     tiny.write(3, tmp_path, config)
-    mels = config.audio_config.num_mel_bins
-    WhisperFeatureExtractor(feature_size=mels, chunk_length=tiny.WINDOW_SECONDS).save_pretrained(tmp_path)
     ours, theirs = load_reference(tmp_path, records), load_hf(tmp_path)
     prompt = load_processor(tmp_path, records).apply("[INST][AUDIO][/INST]", {"audio": clip(3.1)})
     rows = rows_per_window(config.audio_config)
@@ -123,6 +119,28 @@ def test_over_another_encoder(tmp_path: Path, records: Records, clip: Clip, audi
     features = prompt.items[0].kwargs["input_features"].value
     expected = theirs(input_ids=torch.tensor([prompt.prompt_token_ids]), input_features=features).logits[0]
     assert_close(reference_logits(ours, prompt), expected)
+
+
+@pytest.mark.parametrize("seconds", [[29.9], [30.0, 31.5]], ids=str)
+@torch.inference_mode()
+def test_windows_as_published_and_transformers_untouched(
+    tmp_path: Path, records: Records, clip: Clip, seconds: list[float]
+) -> None:
+    """30 s, 128 mel bins, 1500 states: nothing is said to HF's processor."""
+    config = tiny.voxtral_config(num_mel_bins=128, max_source_positions=1500)
+    config.text_config.max_position_embeddings = 2048
+    tiny.write(4, tmp_path, config)
+    ours, theirs = load_reference(tmp_path, records), load_hf(tmp_path)
+    waves = [clip(s, seed) for seed, s in enumerate(seconds)]
+    content = [*({"type": "audio", "base64": as_wav(wave)} for wave in waves), {"type": "text", "text": "And?"}]
+    inputs = AutoProcessor.from_pretrained(tmp_path).apply_chat_template([{"role": "user", "content": content}])
+    made = load_processor(tmp_path, records).apply(f"[INST]{'[AUDIO]' * len(waves)}And?[/INST]", {"audio": waves})
+    assert made.prompt_token_ids == inputs["input_ids"][0].tolist()
+    assert made.prompt_token_ids.count(24) == 375 * len(inputs["input_features"])
+    assert torch.equal(
+        torch.cat([item.kwargs["input_features"].value for item in made.items]), inputs["input_features"]
+    )
+    assert_close(reference_logits(ours, made), theirs(**inputs).logits[0])
 
 
 def test_states_that_make_no_whole_rows_are_refused(tmp_path: Path, records: Records) -> None:

@@ -33,12 +33,15 @@ PATTERN = (
 """How a text is cut before its bytes are merged: words, single digits, signs, blanks."""
 
 
-def write_tekken(folder: Path, *, vocab_size: int = 360, lines: Sequence[str] = LINES) -> None:
+def write_tekken(
+    folder: Path, *, vocab_size: int = 360, seconds: float = WINDOW_SECONDS, lines: Sequence[str] = LINES
+) -> None:
     """Write a `tekken.json` of so many ids, special ones among them.
 
     Args:
         folder: Where to.
         vocab_size: Ids.
+        seconds: Of a window.
         lines: What it learns its merges from.
     """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
@@ -77,7 +80,7 @@ def write_tekken(folder: Path, *, vocab_size: int = 360, lines: Sequence[str] = 
             "sampling_rate": RATE,
             "frame_rate": 12.5,
             "audio_encoding_config": {"num_mel_bins": 80, "hop_length": 160, "window_size": 400},
-            "chunk_length_s": float(WINDOW_SECONDS),
+            "chunk_length_s": float(seconds),
         },
     }
     (folder / TEKKEN_FILE).write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -127,8 +130,9 @@ def write(seed: int, folder: Path, config: Any) -> None:
     from transformers import VoxtralForConditionalGeneration, WhisperFeatureExtractor
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_tekken(folder, vocab_size=config.text_config.vocab_size)
-    WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS).save_pretrained(folder)
+    audio, seconds = config.audio_config, config.audio_config.max_source_positions // 50
+    write_tekken(folder, vocab_size=config.text_config.vocab_size, seconds=seconds)
+    WhisperFeatureExtractor(feature_size=audio.num_mel_bins, chunk_length=seconds).save_pretrained(folder)
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 11}
     save_tiny(VoxtralForConditionalGeneration(config), folder, seed=seed, generation_config=ids)
 
