@@ -52,11 +52,11 @@ class AsyncLLM:
         engine = Engine(str(model), options)
         self._open(engine, EngineThread(engine))
 
-    def _open(self, engine: ServedEngine, thread: Stepper) -> None:
-        """Serve with an engine and who steps it."""
+    def _open(self, engine: ServedEngine, thread: Stepper, threads: int | None = None) -> None:
+        """Serve with an engine and who steps it; prompts are processed in so many threads."""
         self.engine, self._thread = engine, thread
         self._maker = JobMaker(engine)
-        self._workers = ThreadPoolExecutor(min(MAX_PROCESSING_THREADS, os.cpu_count() or 1), "engine-inputs")
+        self._workers = ThreadPoolExecutor(threads or min(MAX_PROCESSING_THREADS, os.cpu_count() or 1), "engine-inputs")
         self._streams: dict[str, Stream] = {}
         self._queued: dict[str, Stream] = {}
         self._wholes: dict[object, asyncio.AbstractEventLoop] = {}

@@ -1,4 +1,4 @@
-"""An engine process, as the process that started it holds it."""
+"""A process that a server starts, as the process that started it holds it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from . import wire
 from .line import Line
 
 _CODE = f"""
-import json, os, sys
+import importlib, json, os, sys
 given = json.loads(sys.argv[1])
 elsewhere = [p for p in given["path"] if p in sys.path or (p and os.path.realpath(p) != given["here"])]
 sys.path[:] = elsewhere + [p for p in sys.path if p not in elsewhere]
-from {__package__}.engine_process import main
-main(given)
+importlib.import_module(f"{__package__}.{{given['name']}}").main(given)
 """
 """Modules are looked for where the parent looks, but not in the current folder for being the current one (nor with -P)."""
 MAX_STACKS = 64 * 1024
@@ -39,14 +38,18 @@ class Child:
 
     Its standard input is a pipe that nobody writes to, whose end tells it of ours; we hold the reading end of another one, whose
     end tells us of its. Its socket lies in a folder that no other user may enter.
+
+    Args:
+        name: Of the module beside this one whose `main` it runs.
+        reads: The messages that come from it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, reads: Any) -> None:
         place = tempfile.gettempdir()
         self._folder = Path(tempfile.mkdtemp(prefix="engine-", dir=place if len(place) <= _LONGEST_FOLDER else "/tmp"))
         self._stacks = self._folder / "stacks"
         address = f"ipc://{self._folder / 'line'}"
-        self.line = Line.bind(address, wire.FromEngine)
+        self.line = Line.bind(address, reads)
         level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
         given = {
             "address": address,
@@ -54,6 +57,7 @@ class Child:
             "path": sys.path,
             "here": os.path.realpath(os.curdir),
             "log_level": level,
+            "name": name,
         }
         self.lifeline, theirs = os.pipe()
         try:
@@ -78,13 +82,17 @@ class Child:
 
     def how_it_ended(self) -> str:
         """How, in words."""
-        try:
-            status = self._process.wait(_LAST_SECONDS)
-        except subprocess.TimeoutExpired:
+        until, found = time.monotonic() + _LAST_SECONDS, None
+        while found is None and time.monotonic() < until:
+            # Not taken out of the system's table yet: `end` needs its number to mean this process.
+            found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            if found is None:
+                time.sleep(0.01)
+        if found is None:
             return "its process has shut its end of the line"
-        if status >= 0:
-            return f"its process ended with exit status {status}"
-        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        if found.si_code == os.CLD_EXITED:
+            return f"its process ended with exit status {found.si_status}"
+        name = signal.Signals(found.si_status).name if found.si_status in set(signal.Signals) else str(found.si_status)
         hint = " (killed: by somebody, or by the system for want of memory)" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}"
 
@@ -109,10 +117,11 @@ class Child:
         """End it, after so many seconds by force, and take back what it held."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience)
-        # All of its session: what it has started must not stay behind either.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        if self._process.returncode is None:
+            # All of its session: what it has started must not stay behind either.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
         os.close(self.lifeline)

@@ -1,12 +1,13 @@
 """`EngineClient`: `AsyncLLM`, whose engine runs in a process of its own.
 
-Prompts are processed and texts are made in this process, tokens in the other; what goes between them is in `wire.py`. If the
-other one dies, its requests end with an error at once, and another is started.
+Prompts are processed in further processes, texts are made in this one; what goes between them is in `wire.py`. If the engine's
+dies, its requests end with an error at once, and another is started.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ from .supervisor import OnProgress, State, Supervisor
 
 RESTARTS = 2
 WATCHDOG_SECONDS = 300.0
+INPUT_SECONDS = 30.0
+WAITING_THREADS = 32
+"""Threads that wait for prompts to be processed."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,14 @@ class EngineStats:
     Attributes:
         state: How its process is.
         restarts: How often it was replaced.
+        input_restarts: How often a process was replaced that processes prompts.
         processing: Requests that the engine has not been sent yet: their prompts are being processed.
         gauges: What it told last.
     """
 
     state: State
     restarts: int
+    input_restarts: int
     processing: int
     gauges: Gauges
 
@@ -46,6 +52,8 @@ class EngineClient(AsyncLLM):
         model: As `AsyncLLM` takes it.
         engine_restarts: How often a process that has died is replaced, in all.
         watchdog_timeout: Seconds without a word from the process after which it is taken to hang.
+        input_processes: How many processes process prompts, one at a time each; None: one for four processors.
+        input_timeout: Seconds that a prompt may take there.
         on_progress: Told, in a thread, how far loading has come: (what, how many, of how many).
         options: See `core.EngineConfig`.
     """
@@ -59,10 +67,12 @@ class EngineClient(AsyncLLM):
         *,
         engine_restarts: int = RESTARTS,
         watchdog_timeout: float = WATCHDOG_SECONDS,
+        input_processes: int | None = None,
+        input_timeout: float = INPUT_SECONDS,
         on_progress: OnProgress | None = None,
         **options: Any,
     ) -> None:
-        engine = RemoteEngine()
+        engine = RemoteEngine(input_processes or max(1, (os.cpu_count() or 1) // 4), input_timeout)
         supervisor = Supervisor(
             engine,
             str(model),
@@ -71,7 +81,7 @@ class EngineClient(AsyncLLM):
             watchdog_timeout=watchdog_timeout,
             on_progress=on_progress,
         )
-        self._open(engine, supervisor)
+        self._open(engine, supervisor, threads=WAITING_THREADS)
 
     @classmethod
     async def create(cls, model: str, **options: Any) -> EngineClient:
@@ -125,9 +135,18 @@ class EngineClient(AsyncLLM):
     def stats(self) -> EngineStats:
         """How things stand, as the engine told after its last step."""
         processing = sum(not stream.begun for stream in list(self._streams.values()))
-        return EngineStats(self.state, self._thread.restarts, processing, self._thread.gauges)
+        pool = self.engine.pool
+        return EngineStats(
+            state=self.state,
+            restarts=self._thread.restarts,
+            input_restarts=pool.restarts if pool is not None else 0,
+            processing=processing,
+            gauges=self._thread.gauges,
+        )
 
     def reset_caches(self) -> None:
         """Forget what earlier requests left. Running requests are not touched."""
         self.engine.inputs.memory.clear()
+        if self.engine.pool is not None:
+            self.engine.pool.reset_caches()
         self._thread.reset_caches()

@@ -128,8 +128,8 @@ class EngineLoop:
         """A job: begun at once, unless it asks for what takes time to make."""
         try:
             made, params = read_job(add)
-        except EngineError as error:
-            self._begin(add, error)
+        except Exception as error:
+            self._begin(add, _as_error(error))
             return
         if params.structured_outputs is None and not params.bad_words:
             self._begin(add, self._make(add, made, params))
@@ -145,15 +145,14 @@ class EngineLoop:
     def _make(self, add: wire.Add, made: ProcessedInput, params: SamplingParams) -> Job | EngineError:
         try:
             return self._maker.make(add.job_id, made, params, add.priority)
-        except EngineError as error:
-            return error
         except Exception as error:
-            logger.exception("a request could not be made")
-            return ServerError(f"the request could not be made: {type(error).__name__}")
+            return _as_error(error)
 
     def _begin(self, add: wire.Add, made: Job | EngineError) -> None:
         """Queue the sequences of a job, or say why not."""
         requests = made.requests if isinstance(made, Job) else []
+        keys = range(add.key, add.key + add.params.get("n", 1))
+        ended = [key for key in keys if self._compiling.pop(key, False)]
         try:
             if isinstance(made, EngineError):
                 raise made
@@ -162,16 +161,12 @@ class EngineLoop:
         except EngineError as error:
             self.engine.abort([request.request_id for request in requests])
             self.line.send(wire.Refused(add.key, to_fault(error)))
-            self._compiling.pop(add.key, None)
             return
-        ended = []
-        for key, request in enumerate(requests, add.key):
+        for key, request in zip(keys, requests):
             self._sequences[key] = self._unstarted[key] = _Sequence(key, request)
             self._keys[request.request_id] = key
             if add.remaining is not None:
                 self._deadlines.add(time.monotonic() + add.remaining, key)
-            if self._compiling.pop(key, False):
-                ended.append(key)
         self._abort(ended)
 
     def _abort(self, keys: Iterable[int]) -> None:
@@ -260,6 +255,14 @@ class EngineLoop:
     def _forget(self, sequence: _Sequence) -> None:
         del self._sequences[sequence.key], self._keys[sequence.request.request_id]
         self._unstarted.pop(sequence.key, None)
+
+
+def _as_error(error: Exception) -> EngineError:
+    """What to tell who sent a request that could not be made."""
+    if isinstance(error, EngineError):
+        return error
+    logger.error("a request could not be made", exc_info=error)
+    return ServerError(f"the request could not be made: {type(error).__name__}")
 
 
 __all__ = ["EngineLoop"]

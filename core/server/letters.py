@@ -18,6 +18,7 @@ from ..jobs import Job
 from ..outputs import Logprob
 from ..request import Request
 from ..sampling import SamplingParams, StructuredOutputs
+from ..tools import FORMATS, ToolParser
 from . import wire
 from .faults import from_fault, to_fault
 from .processors import read_processor, write_processor
@@ -54,15 +55,38 @@ def write_job(key: int, job: Job, remaining: float | None) -> wire.Add:
 
 def read_job(add: wire.Add) -> tuple[ProcessedInput, SamplingParams]:
     """What `JobMaker.make` takes."""
-    prompt = ProcessedPrompt(
-        add.token_ids,
-        tuple(_read_item(item) for item in add.items),
-        _read_item(add.encoder_item) if add.encoder_item is not None else None,
-    )
+    prompt = _read_items(add.token_ids, add.items, add.encoder_item)
     made = ProcessedInput(
         None, prompt, add.cache_salt, cross_attention_heads=tuple((a, b) for a, b in add.cross_attention_heads)
     )
     return made, read_params(add.params)
+
+
+def write_prompt(made: ProcessedInput) -> wire.Made:
+    """A processed prompt."""
+    prompt, tools = made.prompt, made.tools
+    return wire.Made(
+        text=made.text,
+        token_ids=prompt.prompt_token_ids,
+        items=[_item(item) for item in prompt.items],
+        encoder_item=_item(prompt.encoder_item) if prompt.encoder_item is not None else None,
+        cache_salt=made.cache_salt,
+        cross_attention_heads=list(made.cross_attention_heads),
+        tool_form=tools.form.marker if tools is not None else None,
+        tool_names=sorted(tools.names) if tools is not None else [],
+    )
+
+
+def read_prompt(made: wire.Made, tokenizer: Any) -> ProcessedInput:
+    """A processed prompt; the parser of its tools reads with `tokenizer`."""
+    form = next((form for form in FORMATS if form.marker == made.tool_form), None)
+    return ProcessedInput(
+        made.text,
+        _read_items(made.token_ids, made.items, made.encoder_item),
+        made.cache_salt,
+        ToolParser(form, made.tool_names, tokenizer) if form is not None else None,
+        tuple((layer, head) for layer, head in made.cross_attention_heads),
+    )
 
 
 def write_params(params: SamplingParams) -> dict[str, Any]:
@@ -105,6 +129,11 @@ def _item(item: ProcessedItem) -> wire.Item:
         embeddings=item.embeddings,
         key=item.key,
     )
+
+
+def _read_items(ids: list[int], items: Sequence[wire.Item], encoder_item: wire.Item | None) -> ProcessedPrompt:
+    encoded = _read_item(encoder_item) if encoder_item is not None else None
+    return ProcessedPrompt(ids, tuple(_read_item(item) for item in items), encoded)
 
 
 def _read_item(item: wire.Item) -> ProcessedItem:

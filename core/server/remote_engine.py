@@ -20,6 +20,8 @@ from ..plan import EnginePlan
 from ..plugins import Catalog, ResolvedPlugin
 from ..sampling import SamplingParams
 from . import wire
+from .input_pool import InputPool
+from .remote_inputs import RemoteInputs
 
 T = TypeVar("T")
 
@@ -47,9 +49,16 @@ class _Found(NamedTuple):
 
 
 class RemoteEngine:
-    """See `core.served.ServedEngine`. Whoever watches over the process writes to it; others read."""
+    """See `core.served.ServedEngine`. Whoever watches over the process writes to it; others read.
 
-    def __init__(self) -> None:
+    Args:
+        input_processes: How many process prompts.
+        input_timeout: Seconds that a prompt may take there.
+    """
+
+    def __init__(self, input_processes: int, input_timeout: float) -> None:
+        self._input_processes, self._input_timeout = input_processes, input_timeout
+        self.pool: InputPool | None = None
         self.dead: EngineError | None = CapacityError("the model is being loaded; try again shortly", code="loading")
         self._found: _Found | None = None
         self._plan: EnginePlan | None = None
@@ -58,7 +67,7 @@ class RemoteEngine:
     # ---- for who watches over the process ---------------------------------------------------------------------------
 
     def find(self, model: str, options: Mapping[str, Any]) -> wire.Setup:
-        """Find a model and its plugins, and make what processes its prompts.
+        """Find a model and its plugins, and start what processes its prompts.
 
         Returns:
             What the process needs to run exactly these.
@@ -70,13 +79,15 @@ class RemoteEngine:
             blueprint = Blueprint.of(model, options)
         records = [plugin.record() for plugin in plugins.values()]
         asked = EngineConfig.make(model, options).model_dump(mode="json", exclude_unset=True, exclude={"model"})
+        asked["disable_progress"] = True  # it is shown here
         config, checkpoint, plugin = blueprint.config, blueprint.checkpoint, blueprint.plugin
-        inputs = InputProcessor(blueprint)
+        setup = wire.Setup(wire.FORMAT, str(checkpoint.folder), asked, records, 0.0)
+        self.pool = InputPool(setup, self._input_processes, self._input_timeout)
+        inputs = RemoteInputs(blueprint, self.pool)
         inputs.cross_attention = [layer.num_heads for layer in cross_attention_layers(blueprint.model).values()]
         rules = _Rules(inputs.vocab_size)
         self._found = _Found(config, plugin, blueprint.capabilities, checkpoint, inputs, rules)
-        asked["disable_progress"] = True  # it is shown here
-        return wire.Setup(wire.FORMAT, str(checkpoint.folder), asked, records, 0.0)
+        return setup
 
     def loaded(self, message: wire.Loaded) -> None:
         """The process has loaded the model."""
@@ -90,6 +101,11 @@ class RemoteEngine:
         dead = EngineDeadError(cause.message if for_good else f"{cause.message}; it is being started again")
         dead.__cause__ = cause
         self.dead = dead
+
+    def close(self) -> None:
+        """There will be no process any more."""
+        if self.pool is not None:
+            self.pool.close()
 
     # ---- for everybody ----------------------------------------------------------------------------------------------
 

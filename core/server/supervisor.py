@@ -135,7 +135,7 @@ class Supervisor:
     def _run(self) -> None:
         cause: EngineError | None = None
         try:
-            while (cause := self._live()) is not None and self.restarts_left and self.ready.done():
+            while (cause := self._live()) is not None and self._may_restart:
                 self.restarts_left, self.restarts = self.restarts_left - 1, self.restarts + 1
                 logger.error("the engine has stopped: %s; starting it again", cause.message)
                 self._lose(State.RESTARTING, cause)
@@ -145,6 +145,7 @@ class Supervisor:
         if cause is not None:
             logger.error("the engine has stopped for good: %s", cause.message)
         self._lose(State.DEAD, cause or EngineDeadError("it was closed"))
+        self.engine.close()
         with self._lock:
             self._ended = True
         self._obey()
@@ -152,10 +153,15 @@ class Supervisor:
             self.ready.set_exception(cause or self.engine.stopped())
         self.over.set_result(cause)
 
+    @property
+    def _may_restart(self) -> bool:
+        """Whether another process is tried. One that never could serve would say the same again."""
+        return self.restarts_left > 0 and self.ready.done() and not self._closing
+
     def _live(self) -> EngineError | None:
         """One process from its start to its end; why it ended, None where it was told to."""
         self._cause = None
-        self._child = child = Child()
+        self._child = child = Child("engine_process", wire.FromEngine)
         self.pid = child.pid
         try:
             if self._setup is None:  # while the process imports what it needs
@@ -226,8 +232,8 @@ class Supervisor:
         elif isinstance(message, wire.Died):
             self._cause = from_fault(message.fault)
             if self.state is State.READY:
-                self.state = State.RESTARTING if self.restarts_left else State.DEAD
-                self.engine.lost(self._cause, for_good=not self.restarts_left)
+                self.state = State.RESTARTING if self._may_restart else State.DEAD
+                self.engine.lost(self._cause, for_good=not self._may_restart)
 
     def _obey(self) -> None:
         while self._commands:

@@ -197,7 +197,47 @@ class Died(msgspec.Struct, tag="died", array_like=True):
     fault: Fault
 
 
+# ---- prompts --------------------------------------------------------------------------------------------------------
+
+
+class Limits(msgspec.Struct, tag="limits", array_like=True):
+    """What prompts are held to: see `InputProcessor.keep_to`. `cross_attention`: heads of each layer of it."""
+
+    max_model_len: int
+    item_tokens: dict[str, int | None]
+    cross_attention: list[int]
+
+
+class Ask(msgspec.Struct, tag="ask", array_like=True):
+    """A prompt to process, or a conversation (`is_chat`) with the arguments of `InputProcessor.process_chat`."""
+
+    is_chat: bool
+    value: Any
+    arguments: dict[str, Any]
+
+
+class Made(msgspec.Struct, tag="made", array_like=True):
+    """A `ProcessedInput`. Of the tools' parser, the form's marker and the tools' names."""
+
+    text: str | None
+    token_ids: list[int]
+    items: list[Item]
+    encoder_item: Item | None
+    cache_salt: str
+    cross_attention_heads: list[tuple[int, int]]
+    tool_form: str | None
+    tool_names: list[str]
+
+
+class Failed(msgspec.Struct, tag="failed", array_like=True):
+    """A prompt that cannot be served."""
+
+    fault: Fault
+
+
 ToEngine = Setup | Add | Abort | Stop | ResetCaches | Close
+ToInputs = Setup | Limits | Ask | ResetCaches | Close
+FromInputs = Hello | Made | Failed | Died
 FromEngine = Hello | Progress | Loaded | Refused | News | Died
 
 

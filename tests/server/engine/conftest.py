@@ -46,6 +46,7 @@ class Bad(LlamaForCausalLM):
         if {ABORT} in tokens:
             os.abort()
         if {HOLD} in tokens:
+            open(os.path.join(os.path.dirname(__file__), "holding"), "w").close()
             ctypes.PyDLL(None).sleep(1000)  # and no other thread of Python's runs meanwhile
         return super().forward(input_ids, positions, **kwargs)
 

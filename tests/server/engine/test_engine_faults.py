@@ -233,40 +233,53 @@ async def test_R093_nothing_is_imported_from_the_current_folder(
 # ---- how it ends with its parent ------------------------------------------------------------------------------------
 
 PARENT = """
-import asyncio, sys
+import asyncio, os, sys
 from core import SamplingParams
 from core.server.client import EngineClient
+from sdk import registry
+
+folder, how, bad_token = sys.argv[1], sys.argv[2], int(sys.argv[3])
+os.environ["BAD_MODEL_HOME"] = str(os.getpid())
+registry.register(
+    "LlamaForCausalLM", "a_bad_model:Bad", role="causal-lm", capabilities="engine_plugin_llama.plugin:llama_capabilities"
+)
 
 async def main():
-    client = await EngineClient.create(sys.argv[1], dtype="float32", block_size=16, kv_cache_bytes=32 * 2**20)
+    client = await EngineClient.create(folder, dtype="float32", block_size=16, kv_cache_bytes=32 * 2**20)
     endless = SamplingParams(temperature=0, max_tokens=None, ignore_eos=True)
     stream = client.generate("hello", endless)
     await anext(stream)
-    print(client._thread.pid, flush=True)
-    if sys.argv[2] == "leaves":
+    print(client._thread.pid, client.engine.pool._slots[0]._child.pid, flush=True)
+    if how == "leaves":
         raise SystemExit(0)
+    if how == "killed while it hangs":
+        await anext(client.generate([9, bad_token], endless))
     await asyncio.sleep(1000)
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("how", ["killed", "leaves"])
-async def test_R090_no_process_survives_its_parent(llama_folder: Path, how: str) -> None:
+@pytest.mark.parametrize("how", ["killed", "killed while it hangs", "leaves"])
+async def test_R090_no_process_survives_its_parent(llama_folder: Path, tmp_path: Path, bad: Register, how: str) -> None:
     path = os.pathsep.join(p for p in sys.path if p)
     parent = subprocess.Popen(
-        [sys.executable, "-P", "-c", textwrap.dedent(PARENT), str(llama_folder), how],
+        [sys.executable, "-P", "-c", textwrap.dedent(PARENT), str(llama_folder), how, str(HOLD)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
     )
     assert parent.stdout is not None
-    pid = int(await asyncio.to_thread(parent.stdout.readline))
-    if how == "killed":
-        assert is_running(pid)
+    pids = [int(pid) for pid in (await asyncio.to_thread(parent.stdout.readline)).split()]
+    assert len(pids) == 2
+    if how.startswith("killed"):
+        assert all(is_running(pid) for pid in pids)
+        if how == "killed while it hangs":
+            await until((tmp_path / "holding").exists)
         parent.kill()
     await asyncio.to_thread(parent.wait, PATIENCE)
-    wait_until_gone(pid)
+    for pid in pids:
+        await asyncio.to_thread(wait_until_gone, pid)
 
 
 async def test_R089_a_signal_to_the_group_does_not_end_the_engine(start: Start, llama: LLM) -> None:

@@ -1,0 +1,69 @@
+"""Prompts are processed in a process of their own: what runs there. One prompt at a time: templates, tokens, media.
+
+All of it is Python, a plugin's and libraries' that decode what strangers send. There it delays neither a step nor the event loop;
+what hangs is ended with its process, and what breaks it breaks nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EngineError
+from . import wire
+from .faults import to_fault
+from .letters import write_prompt
+from .line import Line
+from .worker import receive_setup, work
+
+if TYPE_CHECKING:
+    from ..inputs import InputProcessor
+
+logger = logging.getLogger(__name__)
+
+
+def main(given: Mapping[str, Any]) -> None:
+    """What the process does; see `work`."""
+    work(given, wire.ToInputs, _run)
+
+
+def _run(line: Line) -> bool:
+    import torch
+
+    torch.set_num_threads(1)  # the others are the engine's
+    try:
+        inputs = _made(receive_setup(line))
+    except EngineError as error:
+        line.send(wire.Died(to_fault(error)))
+        return False
+    line.send(wire.Hello())
+    while not isinstance(message := line.receive(None), wire.Close):
+        if isinstance(message, wire.Limits):
+            inputs.keep_to(message.max_model_len, message.item_tokens)
+            inputs.cross_attention = message.cross_attention
+        elif isinstance(message, wire.ResetCaches):
+            inputs.memory.clear()
+        elif isinstance(message, wire.Ask):
+            line.send(_answer(inputs, message))
+    return True
+
+
+def _made(setup: wire.Setup) -> InputProcessor:
+    from ..blueprint import Blueprint
+    from ..inputs import InputProcessor
+    from ..plugins import Catalog
+
+    Catalog.use(Catalog.from_records(setup.records))
+    return InputProcessor(Blueprint.of(setup.model, setup.options))
+
+
+def _answer(inputs: InputProcessor, ask: wire.Ask) -> wire.Made | wire.Failed:
+    try:
+        made = inputs.process_chat(ask.value, **ask.arguments) if ask.is_chat else inputs.process(ask.value)
+        return write_prompt(made)
+    except EngineError as error:
+        return wire.Failed(to_fault(error))
+    except Exception as error:
+        logger.exception("a prompt could not be processed")
+        return wire.Failed(to_fault(error))
