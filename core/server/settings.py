@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..errors import InvalidConfigError
+from ..media.fetch import MediaFetcher
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -78,11 +79,13 @@ class ServerSettings(BaseModel):
             if name not in cls.model_fields:
                 raise unknown_option(name, cls.model_fields)
         try:
-            return cls(**values)
+            made = cls(**values)
         except ValidationError as e:
             # Without the input: it may be a key.
             problems = [f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in e.errors()[:5]]
             raise InvalidConfigError("; ".join(problems), param=str(e.errors()[0]["loc"][0])) from None
+        MediaFetcher(made.allowed_media_hosts, made.allowed_media_networks)  # refuses what are none
+        return made
 
 
 def unknown_option(name: str, known: Mapping[str, Any]) -> InvalidConfigError:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..config import EngineConfig
 from ..demos import PREFIX, all_demos
 from ..errors import EngineError, InvalidConfigError
 from ..explanation import explain
@@ -38,7 +39,7 @@ def serve(models: Sequence[str], settings: ServerSettings, options: Mapping[str,
         EngineDeadError: An engine ended for good while it served.
     """
     logs.set_up(settings)
-    names = named(models, settings)
+    names = named(models, settings, options)
     with contextlib.closing(listen(settings)) as listener:
         return asyncio.run(_serve(names, settings, options, listener))
 
@@ -119,11 +120,11 @@ def served_model(name: str, client: EngineClient) -> ServedModel:
     return ServedModel(name, client, client.engine.inputs.tasks, modalities)
 
 
-def named(models: Sequence[str], settings: ServerSettings) -> dict[str, str]:
+def named(models: Sequence[str], settings: ServerSettings, options: Mapping[str, Any]) -> dict[str, str]:
     """What clients call each model → the model.
 
     Raises:
-        InvalidConfigError: There are not as many names as models, or two are alike.
+        InvalidConfigError: An option is wrong, there are not as many names as models, or two are alike.
     """
     listed = [found for model in models for found in (all_demos() if model == ALL_DEMOS else [model])]
     names = settings.served_model_names or tuple(listed)
@@ -131,6 +132,8 @@ def named(models: Sequence[str], settings: ServerSettings) -> dict[str, str]:
         raise InvalidConfigError(
             f"{len(listed)} models need as many names, not {len(names)}", param="--served-model-name"
         )
+    for model in listed:
+        EngineConfig.make(model, options)  # before a port is taken and processes are started
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidConfigError(f"two models are called {twice!r}; name them apart", param="--served-model-name")
@@ -140,7 +143,7 @@ def named(models: Sequence[str], settings: ServerSettings) -> dict[str, str]:
 def dry_run(models: Sequence[str], settings: ServerSettings, options: Mapping[str, Any]) -> int:
     """Print what would be served, without loading anything; 1 where a model would not start."""
     refused = False
-    for name, model in named(models, settings).items():
+    for name, model in named(models, settings, options).items():
         found = explain(model, **options)
         refused |= found.refused is not None
         print(f"{name}\n" + "\n".join(f"  {title:<10} {value}" for title, value in found.lines()))

@@ -1,0 +1,234 @@
+"""A server's life: it starts or says why not, ends when it is told to, and outlives its engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from .conftest import ENGINE, PATIENCE, Served, Start, asking, error_of
+
+NAME = ["--served-model-name", "tiny"]
+LONG: dict[str, Any] = {"model": "tiny", "temperature": 0, "max_tokens": 450, "extra_body": {"ignore_eos": True}}
+
+
+def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """`engine …` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "core.cli", *arguments],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Run something beside the test; what comes of it."""
+    out: list[Any] = []
+
+    def work() -> None:
+        try:
+            out.append(function())
+        except Exception as e:
+            out.append(e)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, out
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            if parent == pid:
+                found.append(int(folder.name))
+    return found
+
+
+def test_R091_a_port_that_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = run("serve", "demo/llava", "--port", str(taken.getsockname()[1]))
+    assert ended.returncode == 2
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert "cannot listen" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["demo/llava", "--prot", "1"], "--port"),
+        (["demo/llava", "--port", "x"], "--port"),
+        (["demo/llava", "--port", "99999"], "port"),
+        (["demo/llava", "--dtype", "int3"], "dtype"),
+        (["demo/llava", "--log-level", "loud"], "log_level"),
+        (["demo/llava", "--api-key", " "], "api_keys"),
+        (["demo/llava", "--limit", "image"], "--limit"),
+        (["demo/llava", "--served-model-name", "a", "--served-model-name", "b"], "names"),
+        (["demo/llava", "demo/llava"], "two models are called"),
+        (["demo/llava", "--allowed-media-host", "http://x"], "allowed_media_hosts"),
+        ([], "which model"),
+    ],
+)
+def test_what_is_wrong_with_options_is_said_in_a_line(arguments: list[str], says: str) -> None:
+    ended = run("serve", *arguments, "--dry-run")
+    assert ended.returncode == 2, ended.stderr
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_R090_what_is_wrong_with_a_model_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["NobodyRunsThis"], "model_type": "llama"}')
+    ended = run("serve", str(tmp_path), "--port", "0")
+    assert ended.returncode == 2
+    assert ended.stderr.count("NobodyRunsThis") == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_flags_come_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text(
+        "model: demo/llava\nport: 1111\nhost: 127.0.0.3\nmax-model-len: 64\nlimit-mm-per-prompt: {image: 1}\n"
+    )
+    told = run(
+        "serve", "--config", str(config), "--port", "3333", "--dry-run", environment={"ENGINE_HOST": "127.0.0.2"}
+    )
+    assert told.returncode == 0, told.stderr
+    assert "127.0.0.2:3333" in told.stdout
+    assert "64 tokens" in told.stdout
+    config.write_text("prot: 1\n")
+    refused = run("serve", "--config", str(config))
+    assert refused.returncode == 2
+    assert "did you mean 'port'" in refused.stderr
+
+
+def test_the_banners_command_works(served: Served) -> None:
+    served.wait_for("curl")
+    command = next(line for line in served.lines if "curl" in line).strip()
+    from .conftest import KEY
+
+    done = subprocess.run(
+        ["bash", "-c", command], env={**os.environ, "ENGINE_API_KEY": KEY}, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 127:
+        pytest.skip("curl is not installed")
+    assert '"chat.completion"' in done.stdout
+
+
+@pytest.mark.slow
+def test_R089_R090_a_servers_whole_life(start: Start, llava_folder: Path) -> None:
+    """Its engine is killed in mid-flight, and replaced; then it is told to end in mid-stream, and ends the stream first."""
+    with start(str(llava_folder), *NAME, *ENGINE, "--drain-timeout", "60") as served:
+        client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
+        with httpx2.Client(base_url=served.url, timeout=PATIENCE) as http:
+            # kill -9 of the engine while it answers
+            waiting = [
+                in_thread(lambda: client.chat.completions.create(messages=asking("x"), n=8, **LONG)) for _ in range(3)
+            ]
+            stream = client.chat.completions.create(messages=asking("x"), stream=True, **LONG)
+            next(iter(stream))
+            engine = served_engine(served)
+            os.kill(engine, signal.SIGKILL)
+            killed = time.monotonic()
+            with pytest.raises(openai.APIError):
+                for _ in stream:
+                    pass
+            for thread, out in waiting:
+                thread.join(PATIENCE)
+                assert isinstance(out[0], (openai.InternalServerError, openai.APIStatusError)), out
+                assert out[0].status_code == 503
+            assert time.monotonic() - killed < 5
+            seen = {http.get("/health").status_code}
+            while (status := http.get("/health").status_code) != 200:
+                seen.add(status)
+                assert time.monotonic() - killed < PATIENCE
+                time.sleep(0.05)
+            assert 503 in seen
+            assert client.chat.completions.create(model="tiny", messages=asking("x"), max_tokens=2).choices
+
+            # the end, in the middle of a stream
+            stream = client.chat.completions.create(messages=asking("x"), stream=True, **LONG)
+            chunks = [next(iter(stream))]
+            served.process.send_signal(signal.SIGTERM)
+            served.wait_for("ending")
+            refused = http.post("/v1/chat/completions", json={"model": "tiny", "messages": asking("x")})
+            assert refused.status_code == 503
+            assert error_of(refused)["code"] == "draining"
+            assert http.get("/ready").status_code == 503
+            chunks += list(stream)
+            assert chunks[-1].choices[0].finish_reason == "length"
+        own = children(served.process.pid)
+        assert served.process.wait(PATIENCE) == 0, served.log
+        assert not any(is_running(pid) for pid in own)
+
+
+@pytest.mark.slow
+def test_R089_a_second_signal_ends_it_at_once(start: Start, llava_folder: Path) -> None:
+    with start(str(llava_folder), *NAME, *ENGINE) as served:
+        client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
+        slow = in_thread(lambda: client.chat.completions.create(messages=asking("x"), n=16, **LONG))
+        time.sleep(0.3)
+        served.process.send_signal(signal.SIGTERM)
+        served.wait_for("ending")
+        start_of_end = time.monotonic()
+        own = children(served.process.pid)
+        code = served.end()
+        slow[0].join(PATIENCE)
+        if isinstance(slow[1][0], Exception):  # it was not quicker than the signal
+            assert code == 143
+        assert time.monotonic() - start_of_end < 15
+        assert not any(is_running(pid) for pid in own)
+
+
+@pytest.mark.slow
+def test_R090_the_engine_does_not_outlive_the_server(start: Start, llava_folder: Path) -> None:
+    with start(str(llava_folder), *NAME, *ENGINE) as served:
+        assert served.url
+        own = children(served.process.pid)
+        assert own
+        served.end(signal.SIGKILL)
+        until = time.monotonic() + 30
+        while any(is_running(pid) for pid in own):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_R090_an_engine_that_dies_again_and_again_ends_the_server(start: Start, llava_folder: Path) -> None:
+    with start(str(llava_folder), *NAME, *ENGINE, "--engine-restarts", "0") as served:
+        assert served.url
+        os.kill(served_engine(served), signal.SIGKILL)
+        assert served.process.wait(PATIENCE) == 1
+        assert "error:" in served.lines[-1]
+
+
+def served_engine(served: Served) -> int:
+    """The process that the engine runs in: of the server's own, the one that has a model, which takes the most memory."""
+    return max(children(served.process.pid), key=lambda pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
