@@ -63,6 +63,7 @@ class Child:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _CODE, json.dumps(given)],
+                env=_environment(),
                 stdin=subprocess.PIPE,
                 stdout=2,  # what a plugin prints is no output of ours
                 pass_fds=(theirs,),
@@ -127,3 +128,13 @@ class Child:
         os.close(self.lifeline)
         self.line.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without the empty entries of PYTHONPATH: each would be the current folder."""
+    environment = dict(os.environ)
+    path = [entry for entry in environment.pop("PYTHONPATH", "").split(os.pathsep) if entry]
+    return environment | ({"PYTHONPATH": os.pathsep.join(path)} if path else {})
+
+
+__all__ = ["Child"]

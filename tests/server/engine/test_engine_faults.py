@@ -225,6 +225,7 @@ async def test_R093_nothing_is_imported_from_the_current_folder(
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current folder')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", str(tmp_path), *sys.path])
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", "") + os.pathsep)  # as careless shells have it
     with start() as client:
         await client.ready()
         assert result(await last(client.generate("hello", SHORT))) == expected(llama, "hello", SHORT)
