@@ -141,6 +141,22 @@ def test_R084_short_requests_do_not_wait_for_long_ones(http: httpx2.Client, clie
 
 
 @pytest.mark.asyncio
+async def test_R017_huge_prompts_are_refused_and_hold_up_nobody(served: Served) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with httpx2.AsyncClient(base_url=served.url, headers=headers, timeout=PATIENCE) as http:
+        huge = [asking(text) for text in ("a" * 2_000_000, " " * 10**6, "🌍" * 10**6)] * 3
+        posted = [asyncio.create_task(http.post(CHAT, json={"model": "tiny", "messages": m})) for m in huge]
+        waits = []
+        while not all(task.done() for task in posted):
+            start = time.monotonic()
+            assert (await http.get("/health")).status_code == 200
+            waits.append(time.monotonic() - start)
+        for task in posted:
+            assert error_of(task.result())["code"] == "context_length_exceeded"
+        assert max(waits, default=0) < 1
+
+
+@pytest.mark.asyncio
 async def test_64_streams_some_of_which_leave_or_are_wrong(served: Served, http: httpx2.Client, tiny: LLM) -> None:
     """The others end, and say what they would have said alone."""
     count = 64
