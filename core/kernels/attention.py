@@ -45,10 +45,11 @@ class PagedAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Tensor:
         step = self.step.tensors
-        if self.compiled is not None and self.compiled.reads(q, k, v):
-            q, k = self.compiled.rotate_and_write(step, q, k, v, positions)
-        else:
-            q, k = self._rotate_and_write(step, q, k, v, positions)
+        if self.compiled is not None and self.compiled.rotates(q, k, v):
+            return self.compiled.attend(step, self.compiled.rotate_and_write(step, q, k, v, positions))
+        q, k = self._rotate_and_write(step, q, k, v, positions)
+        if self.compiled is not None:
+            return self.compiled.attend(step, q)
         if len(step.groups) == 1 and step.groups[0].real is None:
             return self._attend(step.groups[0], q, k, v).flatten(0, 1)
         out = q.new_empty(q.shape[0], self.layer.num_heads * self.layer.head_dim)
@@ -82,12 +83,9 @@ class PagedAttention:
             q = q[group.rows]
             if group.fresh:
                 k, v = k[group.rows], v[group.rows]
-        decodes = group.num_queries == 1
-        if decodes and self.compiled is not None and self.compiled.decodes and self.compiled.reads(q):
-            return self.compiled.decode(group, q)
         if not group.fresh:
             k, v = self._gather(self.keys, group), self._gather(self.values, group)
-        if decodes and self.plain:
+        if group.num_queries == 1 and self.plain:
             return self._decode(group, q, k, v)
         window = self.layer.sliding_window
         k, v = (x.repeat_interleave(self.group, dim=2) if self.group > 1 else x for x in (k, v))

@@ -1,54 +1,170 @@
-"""The compiled parts of paged attention on a CPU: rotary with the write of K/V, and decoding."""
+"""The compiled parts of attention on a CPU: rotary with the write of K/V, and attention over keys and values in pages."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sdk.layers import Attention
 
-from ..step import AttentionGroup, StepTensors
-from ._decode import paged_decode
+from ..sequences import StepSequences
+from ..step import StepTensors
+from ._attention import Shape, paged_attention
+from ._lanes import DOTS_BF16
 from ._rows import rotary_and_write
 from .compiled import kind_of
+from .jobs import Jobs, make_jobs
+
+
+def form_of(dtype: torch.dtype, head_dim: int) -> Any:
+    """What products are computed in: pairs of bfloat16 where the machine multiplies them, else float32."""
+    pairs = dtype is torch.bfloat16 and DOTS_BF16 and head_dim % 2 == 0
+    return kind_of(torch.bfloat16 if pairs else torch.float32)
+
+
+class PagesOf(NamedTuple):
+    """Where keys and values are: heads side by side, `row_stride` elements from one key of a page to the next, `page_stride`
+    from page to page; `keys` and `values` are addresses."""
+
+    keys: int
+    values: int
+    row_stride: int
+    page_stride: int
+    page_size: int
+
+    @classmethod
+    def pool(cls, keys: Tensor, values: Tensor) -> PagesOf:
+        """Of tensors `(pages, page_size, kv_heads, head_dim)` that lie alike."""
+        return cls(keys.data_ptr(), values.data_ptr(), keys.stride(1), keys.stride(0), keys.shape[1])
+
+
+@dataclass(frozen=True)
+class AttentionKernel:
+    """`paged_attention` for layers of one shape.
+
+    Attributes:
+        heads, kv_heads, head_dim, scale: The layer's.
+        dtype: Of q, keys and values.
+        causal: A query sees its own position and the earlier ones; else all.
+        window, cap: 0: none.
+        slopes, sinks: `(heads,)` or None.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    dtype: torch.dtype
+    causal: bool = True
+    window: int = 0
+    cap: float = 0.0
+    slopes: Tensor | None = None
+    sinks: Tensor | None = None
+    _kinds: tuple[Any, Any] = field(init=False)
+    _shape: Shape = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_kinds", (kind_of(self.dtype), form_of(self.dtype, self.head_dim)))
+        slopes, sinks = (x.data_ptr() if x is not None else 0 for x in (self.slopes, self.sinks))
+        window, cap = self.window, float(self.cap)
+        shape = Shape(
+            self.heads, self.kv_heads, self.head_dim, float(self.scale), cap, window, self.causal, slopes, sinks
+        )
+        object.__setattr__(self, "_shape", shape)
+
+    def reads(self, *tensors: Tensor) -> bool:
+        """Whether these `(…, heads, head_dim)` tensors lie as the kernel wants them: heads side by side."""
+        return all(t.dtype is self.dtype and t.stride(-1) == 1 and t.stride(-2) == self.head_dim for t in tensors)
+
+    def __call__(self, q: Tensor, pages: PagesOf, table: NDArray[np.int32], jobs: Jobs) -> Tensor:
+        """`(tokens, heads, head_dim) -> (tokens, heads * head_dim)`; `table` `(sequences, pages)` tells which pages are whose."""
+        out = torch.empty(len(q), self.heads * self.head_dim, dtype=q.dtype)
+        kind, form = self._kinds
+        workers = torch.get_num_threads()
+        scratch = jobs.scratch(workers, self.head_dim, form.itemsize, wide=form.dtype != kind.dtype)
+        paged_attention(
+            jobs.scores * self.heads * self.head_dim // 4,
+            q.data_ptr(),
+            q.stride(0),
+            pages.keys,
+            pages.values,
+            pages.row_stride,
+            pages.page_stride,
+            pages.page_size,
+            table,
+            jobs.table,
+            out.data_ptr(),
+            self._shape,
+            scratch.address,
+            scratch.per_worker,
+            jobs.block,
+            workers,
+            kind,
+            form,
+        )
+        return out
+
+
+class StepJobs:
+    """The jobs of the running step, made once for all layers of one shape."""
+
+    def __init__(self) -> None:
+        self._of: StepSequences | None = None
+        self._made: dict[tuple[int, int, int], Jobs] = {}
+
+    def of(self, sequences: StepSequences, heads: int, kv_heads: int, head_dim: int) -> Jobs:
+        """The jobs of these sequences."""
+        if self._of is not sequences:
+            self._of, self._made = sequences, {}
+        found = self._made.get((heads, kv_heads, head_dim))
+        if found is None:
+            s = sequences
+            found = make_jobs(s.slots.numpy(), s.firsts.numpy(), s.counts, s.lengths.numpy(), heads, kv_heads)
+            self._made[heads, kv_heads, head_dim] = found
+        return found
 
 
 class CompiledAttention:
     """Serves one layer; see `PagedAttention`.
 
     Args:
-        layer: A layer whose rotary embedding, if any, rotates halves.
+        layer: Any.
         keys, values: The layer's part of the pool.
+        jobs: Shared by the layers of a model.
     """
 
-    def __init__(self, layer: Attention, keys: Tensor, values: Tensor) -> None:
-        self.layer, self.keys, self.values = layer, keys, values
+    def __init__(self, layer: Attention, keys: Tensor, values: Tensor, jobs: StepJobs) -> None:
+        self.layer, self.keys, self.values, self.jobs = layer, keys, values, jobs
         self.kind, self.float_kind = kind_of(keys.dtype), kind_of(torch.float32)
+        self.pages = PagesOf.pool(keys, values)
+        self.kernel = AttentionKernel(
+            layer.num_heads,
+            layer.num_kv_heads,
+            layer.head_dim,
+            layer.scale,
+            keys.dtype,
+            window=layer.sliding_window or 0,
+            cap=layer.logit_softcap or 0.0,
+            slopes=None if layer.alibi_slopes is None else layer.alibi_slopes.detach().float().contiguous(),
+            sinks=None if layer.sinks is None else layer.sinks.detach().float().contiguous(),
+        )
 
-    @staticmethod
-    def can_serve(layer: Attention) -> bool:
-        """Whether these kernels know what the layer asks for."""
-        return layer.rotary is None or not layer.rotary.interleaved
+    def rotates(self, *tensors: Tensor) -> bool:
+        """Whether `rotate_and_write` knows the layer's rotary embedding and can read these."""
+        return (self.layer.rotary is None or not self.layer.rotary.interleaved) and self.kernel.reads(*tensors)
 
-    @property
-    def decodes(self) -> bool:
-        """Whether `decode` knows what the layer asks for; the other parts serve any layer."""
-        return self.layer.sinks is None and self.layer.alibi_slopes is None
-
-    def reads(self, *tensors: Tensor) -> bool:
-        """Whether these `(tokens, heads, head_dim)` tensors lie as the kernels want them: heads side by side."""
-        dtype, dim = self.keys.dtype, self.layer.head_dim
-        return all(t.dtype == dtype and t.stride(-1) == 1 and t.stride(-2) == dim for t in tensors)
-
-    def rotate_and_write(
-        self, step: StepTensors, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Rotate q and k, write k and v to their pages; returns the rotated ones."""
+    def rotate_and_write(self, step: StepTensors, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None) -> Tensor:
+        """Write the rotated k, and v, to their pages; returns the rotated q."""
         layer, half, cos, sin = self.layer, 0, None, None
         if layer.rotary is not None:
             cos, sin = (x.contiguous() for x in step.cos_sin(layer.rotary, torch.float32, positions))
             half = cos.shape[-1]
-        q_out, k_out = torch.empty(q.shape, dtype=q.dtype), torch.empty(k.shape, dtype=k.dtype)
+        turned = torch.empty(q.shape, dtype=q.dtype)
         rotary_and_write(
             q.numel(),
             q.data_ptr(),
@@ -60,8 +176,7 @@ class CompiledAttention:
             cos.data_ptr() if cos is not None else 0,
             sin.data_ptr() if sin is not None else 0,
             half,
-            q_out.data_ptr(),
-            k_out.data_ptr(),
+            turned.data_ptr(),
             self.keys.data_ptr(),
             self.values.data_ptr(),
             step.cache_slots.numpy(),
@@ -71,28 +186,9 @@ class CompiledAttention:
             self.float_kind,
             self.kind,
         )
-        return q_out, k_out
+        return turned
 
-    def decode(self, group: AttentionGroup, q: Tensor) -> Tensor:
-        """One query a sequence: `(sequences, 1, heads, head_dim)` → `(sequences, 1, heads * head_dim)`."""
-        layer = self.layer
-        out = torch.empty(q.shape[0], 1, layer.num_heads * layer.head_dim, dtype=q.dtype)
-        paged_decode(
-            q.numel() * group.num_keys,
-            q.data_ptr(),
-            q.stride(0),
-            self.keys.data_ptr(),
-            self.values.data_ptr(),
-            group.pages.numpy(),
-            group.lengths,
-            out.data_ptr(),
-            layer.num_heads,
-            layer.num_kv_heads,
-            layer.head_dim,
-            self.keys.shape[1],
-            layer.scale,
-            layer.logit_softcap or 0.0,
-            layer.sliding_window or 0,
-            self.kind,
-        )
-        return out
+    def attend(self, step: StepTensors, q: Tensor) -> Tensor:
+        """Attention over what the pages hold: `(tokens, heads, head_dim)` → `(tokens, heads * head_dim)`."""
+        jobs = self.jobs.of(step.sequences, self.layer.num_heads, self.layer.num_kv_heads, self.layer.head_dim)
+        return self.kernel(q if self.kernel.reads(q) else q.contiguous(), self.pages, step.pages.numpy(), jobs)

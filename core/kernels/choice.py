@@ -5,16 +5,27 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from sdk.layers import ActivationAndMul, Attention, CrossAttention, Layer, RMSNorm
+from sdk.layers import (
+    ActivationAndMul,
+    Attention,
+    CrossAttention,
+    EncoderAttention,
+    Layer,
+    PackedEncoderAttention,
+    RMSNorm,
+)
+from sdk.layers.base import Kernel
 from sdk.layers.linear import Linear
 
 from ..errors import InvalidConfigError
 from . import sampling
+from .linear import PackedLinear
 from .sampling import Draw, Penalise
 
 if TYPE_CHECKING:
@@ -93,22 +104,30 @@ class CompiledKernels:
     """The numba kernels, for models of one dtype on a CPU."""
 
     def __init__(self, dtype: torch.dtype) -> None:
+        from .attention_compiled import StepJobs
         from .compiled import prepare_threads
 
         prepare_threads()
-        self.dtype = dtype
+        self.dtype, self.jobs, self.state_jobs = dtype, StepJobs(), StepJobs()
 
-    def attention(self, layer: Attention, keys: Tensor, values: Tensor) -> CompiledAttention | None:
-        """The compiled parts of a layer's attention, where they know what it asks for."""
+    def attention(self, layer: Attention, keys: Tensor, values: Tensor) -> CompiledAttention:
+        """The compiled parts of a layer's attention."""
         from .attention_compiled import CompiledAttention
 
-        return CompiledAttention(layer, keys, values) if CompiledAttention.can_serve(layer) else None
+        return CompiledAttention(layer, keys, values, self.jobs)
 
     def cross_attention(self, layer: CrossAttention, keys: Tensor, values: Tensor) -> CompiledCrossAttention:
         """The compiled form of a layer's cross-attention."""
         from .cross_attention_compiled import CompiledCrossAttention
 
-        return CompiledCrossAttention(layer, keys, values)
+        return CompiledCrossAttention(layer, keys, values, self.state_jobs)
+
+    def encoder_attention(self, layer: EncoderAttention | PackedEncoderAttention, fallback: Kernel) -> Kernel:
+        """The compiled form of an encoder's attention; `fallback` serves what it cannot read."""
+        from .encoder_attention_compiled import CompiledEncoderAttention, CompiledPackedAttention
+
+        form = CompiledEncoderAttention if isinstance(layer, EncoderAttention) else CompiledPackedAttention
+        return form(layer, self.dtype, fallback)
 
     def row_kernel(self, layer: Layer) -> Any:
         """A compiled form of a row-wise layer, or None."""
@@ -138,6 +157,16 @@ def compiled_kernels(sample: Tensor) -> CompiledKernels | None:
     except ImportError as e:
         logger.warning("numba is not at hand (%s): attention and norms run in plain torch, which is slower", e)
         return None
+
+
+def packed_linear(weight: Tensor, bias: Tensor | None) -> PackedLinear:
+    """A product with a weight that oneDNN packs, compiled for few rows where that can be."""
+    if weight.dtype is torch.bfloat16 and asked_form() in (None, "compiled"):
+        with suppress(ImportError):  # said by `compiled_kernels`
+            from .linear_compiled import CompiledPackedLinear
+
+            return CompiledPackedLinear(weight, bias)
+    return PackedLinear(weight, bias)
 
 
 def prepare_thread() -> None:

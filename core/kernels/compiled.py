@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -31,6 +32,8 @@ from numba.extending import intrinsic, overload  # noqa: E402
 
 KINDS = {torch.bfloat16: np.uint16, torch.float32: np.float32}
 """dtypes that the kernels read, and as what."""
+REAL, WHOLE, WORD = np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.uint32)
+"""In kernels: what tells `at` that an address is of float32, int64 or uint32."""
 # Sums may be reordered; NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -39,14 +42,28 @@ GRAIN = 32_768
 """Elements of work below which one thread does it: waking the others costs more, and much more when the machine is busy."""
 
 
+def _stamp() -> str:
+    """What changes with the source of any compiled kernel."""
+    here = Path(__file__)
+    sources = [here, *sorted(here.parent.glob("_[a-z]*.py"))]
+    return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+
+
+_STAMP = _stamp()
+
+
 class Kernel:
     """A kernel compiled twice, for one thread and for all, cached on disk; each form when it is first used."""
 
     def __init__(self, function: Callable[..., Any], *, reorder: bool) -> None:
-        fastmath = FAST if reorder else False
-        options: dict[str, Any] = {"fastmath": fastmath, "cache": True, "nogil": True, "error_model": "numpy"}
+        options: dict[str, Any] = {
+            "fastmath": FAST if reorder else False,
+            "cache": True,
+            "nogil": True,
+            "error_model": "numpy",
+        }
         # Files of numba's cache bear the function's name and say nothing of options: under one name, the form that was compiled
-        # first would serve as both.
+        # first would serve as both. Nor do they follow changes of what a function calls in other files.
         self.serial = numba.njit(_renamed(function, "serial"), **options)
         self.parallel = numba.njit(_renamed(function, "parallel"), parallel=True, **options)
         self.__doc__ = function.__doc__
@@ -59,7 +76,7 @@ class Kernel:
 def _renamed(function: Callable[..., Any], form: str) -> Callable[..., Any]:
     """The same function under a name of its own."""
     made = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
-    made.__qualname__, made.__module__ = f"{function.__qualname__}_{form}", function.__module__
+    made.__qualname__, made.__module__ = f"{function.__qualname__}_{form}_{_STAMP}", function.__module__
     made.__doc__ = function.__doc__
     return made
 

@@ -45,7 +45,7 @@ class StateAttention:
         if step.states.watched:
             self._show(q, step)
         if self.compiled is not None and self.compiled.reads(q):
-            return self.compiled(step.states, q)
+            return self.compiled(step, q)
         return self.attend(step, q)
 
     def attend(self, step: StepTensors, q: Tensor) -> Tensor:

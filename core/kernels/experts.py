@@ -11,16 +11,18 @@ from torch import Tensor, nn
 
 from sdk.layers import Experts
 
-from .linear import PackedLinear, can_pack
+from .linear import can_pack
 
 
 class PackedExperts:
     """Fills one `sdk.layers.Experts`. Shapes: as of the layer."""
 
     def __init__(self, layer: Experts) -> None:
+        from .choice import packed_linear
+
         self.act_fn = layer.act_fn
-        self.gate_up = [PackedLinear(weight, None) for weight in layer.gate_up_proj.data.unbind()]
-        self.down = [PackedLinear(weight, None) for weight in layer.down_proj.data.unbind()]
+        self.gate_up = [packed_linear(weight, None) for weight in layer.gate_up_proj.data.unbind()]
+        self.down = [packed_linear(weight, None) for weight in layer.down_proj.data.unbind()]
 
     def __call__(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         if len(x) == 1:

@@ -45,9 +45,11 @@ def pack(layer: Linear, *, keep_weight: bool) -> None:
         layer: A layer whose weights are loaded.
         keep_weight: Another layer reads the plain weight too (tied embeddings), so it is not freed.
     """
+    from .choice import packed_linear  # which chooses among the forms of this
+
     weight = layer.weight.data
     if not can_pack(weight):
         return
-    layer.fill(PackedLinear(weight, layer.bias.data if layer.bias is not None else None))
+    layer.fill(packed_linear(weight, layer.bias.data if layer.bias is not None else None))
     if not keep_weight:
         layer.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)

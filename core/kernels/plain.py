@@ -41,10 +41,12 @@ class PlainKernels:
         return StateAttention(layer, keys, values, step, index, fast)
 
     def other(self, layer: Layer) -> Kernel | None:
-        """Encoder attention by torch's fused one; rows by the compiled kernels."""
+        """Encoder attention, by torch's fused one or compiled; rows by the compiled kernels."""
         if isinstance(layer, EncoderAttention):
-            return FullAttention(layer)
+            padded = FullAttention(layer)
+            return padded if self.compiled is None else self.compiled.encoder_attention(layer, padded)
         if isinstance(layer, PackedEncoderAttention):
-            return PackedFullAttention(layer)
+            packed = PackedFullAttention(layer)
+            return packed if self.compiled is None else self.compiled.encoder_attention(layer, packed)
         found: Kernel | None = self.compiled.row_kernel(layer) if self.compiled is not None else None
         return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from core.kernels._lanes import DOTS_BF16
 from core.kernels.linear import PackedLinear, can_pack
+from core.kernels.linear_compiled import CompiledPackedLinear
 from core.kernels.rows import CompiledRMSNorm, CompiledSiluAndMul
 from sdk.layers import RMSNorm, SiluAndMul
 
@@ -84,3 +86,21 @@ def test_a_packed_product_is_the_product(rows: int, bias: bool, dtype: torch.dty
     expected = torch.nn.functional.linear(x.float(), weight.float(), b.float() if b is not None else None)
     got = PackedLinear(weight, b)(x).float()
     torch.testing.assert_close(got, expected, rtol=0.02, atol=1e-4 if dtype is torch.float32 else 0.1)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 12, 64, 257])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (256, 192), (48, 128), (64, 100)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_compiled_product_of_a_packed_weight(rows: int, inputs: int, outputs: int, bias: bool) -> None:
+    torch.manual_seed(rows)
+    weight, wide = torch.randn(outputs, inputs).bfloat16(), torch.randn(rows, inputs + 6).bfloat16()
+    if not can_pack(weight):
+        pytest.skip("this build of torch cannot reorder weights for oneDNN")
+    x, b = wide[:, 3 : 3 + inputs], torch.randn(outputs).bfloat16() if bias else None
+    product = CompiledPackedLinear(weight, b)
+    if DOTS_BF16 and inputs % 64 == outputs % 64 == 0:
+        assert product.address is not None, "oneDNN packs in another way than the kernel reads"
+    expected = torch.nn.functional.linear(x.float(), weight.float(), b.float() if b is not None else None)
+    torch.testing.assert_close(product(x).float(), expected, rtol=2**-7, atol=2**-7)
+    torch.testing.assert_close(product(x[None]).float(), expected[None], rtol=2**-7, atol=2**-7)
+    assert product(x[:0]).shape == (0, outputs)

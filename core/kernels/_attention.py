@@ -1,0 +1,299 @@
+"""Compiled attention over keys and values in pages: whole prompts, chunks of prompts and decoded tokens by one kernel.
+
+Scores of a tile of keys are never written to memory (FlashAttention, Dao et al. 2022), and all heads and queries of a block that
+read a tile use it once it was brought. Tiles begin at multiples of their size, so that a query's result does not depend on what
+else is computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import prange
+
+from ._lanes import WIDTH, load_lanes, splat, store_lanes, sum_lanes
+from ._pack import TILE, copy, find, pack_keys, pack_values, widen
+from ._softmax import LOG2_E, NOTHING, shape_scores, weigh
+from ._tile import COLUMNS, ROWS, take_number, tile_product
+from .compiled import REAL, WHOLE, at, exact_kernel, store
+
+_inner = numba.njit(error_model="numpy")
+_scores_many = tile_product(ROWS, COLUMNS, accumulate=False, asks=2, level=2)
+_scores_two = tile_product(2, COLUMNS, accumulate=False, asks=2, level=2)
+_scores_one = tile_product(1, COLUMNS, accumulate=False, asks=2, level=2)
+_add_many, _add_many_thin = (
+    tile_product(ROWS, COLUMNS, accumulate=True, asks=2, level=2),
+    tile_product(ROWS, 1, accumulate=True),
+)
+_add_two, _add_two_thin = (
+    tile_product(2, COLUMNS, accumulate=True, asks=2, level=2),
+    tile_product(2, 1, accumulate=True),
+)
+_add_one, _add_one_thin = (
+    tile_product(1, COLUMNS, accumulate=True, asks=2, level=2),
+    tile_product(1, 1, accumulate=True),
+)
+
+
+class Shape(NamedTuple):
+    """What a layer asks for. `window`, `cap` 0: none; `slopes`, `sinks`: addresses of `(heads,)` float32, or 0."""
+
+    heads: int
+    kv_heads: int
+    dim: int
+    scale: float
+    cap: float
+    window: int
+    causal: bool
+    slopes: int
+    sinks: int
+
+
+class Job(NamedTuple):
+    """Some queries of a sequence and some of its heads.
+
+    `position` is the first query's, `last` the number of keys that the last query sees.
+    """
+
+    sequence: int
+    first_row: int
+    position: int
+    count: int
+    last: int
+    first_head: int
+    some_heads: int
+
+
+class Room(NamedTuple):
+    """Where a worker keeps what it works on: addresses."""
+
+    queries: int
+    totals: int
+    weights: int
+    best: int
+    key_tile: int
+    value_tile: int
+    scores: int
+    shares: int
+    lines: int
+    wide_lines: int
+    wide: int
+    shrink: int
+    factors: int
+
+
+def padded(size: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-size // multiple) * multiple
+
+
+padded_inner = _inner(padded)
+
+
+def room_at(start: int, block: int, dim: int, element: int, wide: int) -> tuple[Room, int]:
+    """A worker's room, and where it ends; `block`: most rows (queries × heads) of a job, `wide`: whether tiles are converted."""
+    row, width = padded_inner(dim * element, 64), padded_inner(dim, WIDTH)
+    totals = start + block * row
+    weights = totals + block * width * 4
+    best = weights + block * WIDTH * 4
+    key_tile = best + padded_inner(block, WIDTH) * 4 + WIDTH * 4
+    value_tile = key_tile + padded_inner(dim * element, 4) * TILE
+    scores = value_tile + width * element * TILE
+    shares = scores + ROWS * TILE * 4
+    lines = shares + ROWS * TILE * element
+    wide_lines = lines + 4 * TILE * 8
+    shrink = wide_lines + 2 * TILE * 8
+    factors = shrink + 2 * WIDTH * 4
+    wide_at = factors + WIDTH * 4
+    end = padded_inner(wide_at + wide * 2 * TILE * dim * 4, 64)
+    room = Room(
+        start, totals, weights, best, key_tile, value_tile, scores, shares, lines, wide_lines, wide_at, shrink, factors
+    )
+    return room, end
+
+
+_room_at = _inner(room_at)
+
+
+@_inner
+def _key_scores(rows: int, a: int, a_stride: int, b: int, c: int, depth: int, ask: int, step: int,
+                form: Any) -> None:  # fmt: skip
+    """Scores of some rows with the keys of a tile."""
+    for column in range(0, TILE, COLUMNS * WIDTH):
+        if rows == ROWS:
+            _scores_many(a, a_stride, b + 4 * column, 4 * TILE, c + 4 * column, 4 * TILE, depth, 0, ask, step, form)
+        elif rows == 2:
+            _scores_two(a, a_stride, b + 4 * column, 4 * TILE, c + 4 * column, 4 * TILE, depth, 0, ask, step, form)
+        else:
+            _scores_one(a, a_stride, b + 4 * column, 4 * TILE, c + 4 * column, 4 * TILE, depth, 0, ask, step, form)
+
+
+@_inner
+def _add_values(rows: int, a: int, a_stride: int, b: int, c: int, width: int, depth: int, shrink: int,
+                ask: int, step: int, form: Any) -> None:  # fmt: skip
+    """Add the weighted values of a tile to some rows; `width` is a multiple of 16."""
+    column = 0
+    while column + COLUMNS * WIDTH <= width:
+        if rows == ROWS:
+            _add_many(a, a_stride, b + 4 * column, 4 * width, c + 4 * column, 4 * width, depth, shrink, ask, step, form)
+        elif rows == 2:
+            _add_two(a, a_stride, b + 4 * column, 4 * width, c + 4 * column, 4 * width, depth, shrink, ask, step, form)
+        else:
+            _add_one(a, a_stride, b + 4 * column, 4 * width, c + 4 * column, 4 * width, depth, shrink, ask, step, form)
+        column += COLUMNS * WIDTH
+    while column < width:
+        if rows == ROWS:
+            _add_many_thin(a, a_stride, b + 4 * column, 4 * width, c + 4 * column, 4 * width, depth, shrink, 0, 0, form)
+        elif rows == 2:
+            _add_two_thin(a, a_stride, b + 4 * column, 4 * width, c + 4 * column, 4 * width, depth, shrink, 0, 0, form)
+        else:
+            _add_one_thin(a, a_stride, b + 4 * column, 4 * width, c + 4 * column, 4 * width, depth, shrink, 0, 0, form)
+        column += WIDTH
+
+
+@_inner
+def _begin(job: Job, shape: Shape, room: Room, q: int, q_stride: int, kind: Any, form: Any) -> None:
+    """Bring a job's queries, and begin its sums."""
+    group, row, width = (
+        shape.heads // shape.kv_heads,
+        padded_inner(shape.dim * form.itemsize, 64),
+        padded_inner(shape.dim, WIDTH),
+    )
+    rows, best, sums = job.count * group, at(room.best, REAL), at(room.weights, REAL)
+    for r in range(rows * job.some_heads):
+        token, head = job.first_row + r % rows // group, (job.first_head + r // rows) * group + r % group
+        copy(at(room.queries + r * row, form), 0, at(q, kind), token * q_stride + head * shape.dim, shape.dim)
+        store_lanes(room.weights + 4 * WIDTH * r, splat(np.float32(0.0)), REAL)
+        best[r] = NOTHING
+        if shape.sinks != 0:
+            best[r] = at(shape.sinks, REAL)[head] * LOG2_E
+            sums[r * WIDTH] = np.float32(1.0)
+        for i in range(0, width, WIDTH):
+            store_lanes(room.totals + 4 * (r * width + i), splat(np.float32(0.0)), REAL)
+
+
+@_inner
+def _end(job: Job, shape: Shape, room: Room, out: int, kind: Any) -> None:
+    """Write a job's results."""
+    group, dim = shape.heads // shape.kv_heads, shape.dim
+    rows, width, whole = job.count * group, padded_inner(dim, WIDTH), dim // WIDTH * WIDTH
+    for r in range(rows * job.some_heads):
+        token, head = job.first_row + r % rows // group, (job.first_head + r // rows) * group + r % group
+        place, line = (token * shape.heads + head) * dim, room.totals + 4 * r * width
+        share = np.float32(1.0) / sum_lanes(load_lanes(room.weights + 4 * WIDTH * r, REAL))
+        for i in range(0, whole, WIDTH):
+            store_lanes(out + kind.itemsize * (place + i), load_lanes(line + 4 * i, REAL) * splat(share), kind)
+        for i in range(whole, dim):
+            store(at(out, kind), place + i, at(line, REAL)[i] * share)
+
+
+@_inner
+def _tile_of_head(job: Job, shape: Shape, room: Room, tile: int, h: int, k_lines: int, v_lines: int, k_ask: int,
+                  v_ask: int, ask_bytes: int, kind: Any, form: Any) -> None:  # fmt: skip
+    """All queries of a job over one tile of the keys and values of its head `h`; on the way, so many bytes of the next tile are
+    asked for from `k_ask` and `v_ask`."""
+    dim, element = shape.dim, form.itemsize
+    group, per_word = shape.heads // shape.kv_heads, 4 // element
+    row, width, rows = padded_inner(dim * element, 64), padded_inner(dim, WIDTH), job.count * group
+    held, skip = min(TILE, job.last - tile), h * dim * kind.itemsize
+    if element != kind.itemsize:
+        widen(k_lines, skip, room.wide, dim, room.wide_lines, kind, form)
+        widen(v_lines, skip, room.wide + TILE * dim * element, dim, room.wide_lines + TILE * 8, kind, form)
+        k_lines, v_lines, skip = room.wide_lines, room.wide_lines + TILE * 8, 0
+    pack_keys(k_lines, skip, room.key_tile, dim, form)
+    pack_values(v_lines, skip, room.value_tile, dim, width, held, form)
+    # Queries before the tile do not see it, nor do those whose window has left it.
+    begin = max(0, tile - job.position) * group if shape.causal else 0
+    end = min(rows, (tile + TILE - 1 + shape.window - job.position) * group) if shape.window > 0 else rows
+    shaped = shape.cap > 0 or shape.slopes != 0 or shape.scale <= 0
+    factors = at(room.factors, REAL)
+    k_depth, v_depth = dim // per_word, (held + per_word - 1) // per_word
+    chunks = (end - begin + ROWS - 1) // ROWS + (1 if (end - begin) % ROWS > 2 else 0)
+    k_step, v_step = ask_bytes // max(chunks * k_depth, 1), ask_bytes // max(chunks * v_depth, 1)
+    r = begin
+    while r < end:
+        some, line = ROWS if end - r >= ROWS else 2 if end - r >= 2 else 1, h * rows + r
+        _key_scores(some, room.queries + line * row, row, room.key_tile, room.scores, k_depth, k_ask, k_step, form)
+        k_ask += k_depth * k_step
+        for i in range(some):
+            p = job.position + (r + i) // group
+            low = max(0, p - shape.window + 1) if shape.window > 0 else 0
+            high = min(p, job.last - 1) if shape.causal else job.last - 1
+            factors[i] = np.float32(shape.scale) * LOG2_E
+            if shaped or low > tile or high < tile + TILE - 1:
+                factors[i] = LOG2_E
+                slope = np.float32(0.0)
+                if shape.slopes != 0:
+                    slope = at(shape.slopes, REAL)[(job.first_head + h) * group + (r + i) % group]
+                shape_scores(
+                    room.scores + 4 * TILE * i,
+                    tile,
+                    low,
+                    high,
+                    p,
+                    np.float32(shape.scale),
+                    np.float32(shape.cap),
+                    slope,
+                )
+        weigh(
+            some,
+            room.scores,
+            room.best + 4 * line,
+            room.weights + 4 * WIDTH * line,
+            room.shrink,
+            room.factors,
+            room.shares,
+            form,
+        )
+        _add_values(some, room.shares, TILE * element, room.value_tile, room.totals + 4 * width * line, width, v_depth,
+                    room.shrink, v_ask, v_step, form)  # fmt: skip
+        v_ask += v_depth * v_step
+        r += some
+
+
+@exact_kernel
+def paged_attention(q: int, q_stride: int, keys: int, values: int, row_stride: int, page_stride: int, page_size: int,
+                    pages: Any, jobs: Any, out: int, shape: Shape, scratch: int, per_worker: int, block: int, workers: int,
+                    kind: Any, form: Any) -> None:  # fmt: skip
+    """`out[t] = attention(q[t], keys and values of t's sequence)`.
+
+    Args (addresses, strides in elements, arrays): key `t` of a sequence is row `t % page_size` of page
+    `pages[sequence, t // page_size]`, heads side by side; `jobs` has rows of (sequence, first row of q, its position,
+    queries, keys of the sequence, first of the kv heads, kv heads), the longest first; `scratch`: 64 bytes and `per_worker`
+    for each worker; `block`: most rows (queries × heads) of a job; `form`: what products are computed in, float32 or `kind`.
+    """
+    at(scratch, WHOLE)[0] = 0
+    size = kind.itemsize
+    for worker in prange(workers):
+        room, _ = _room_at(scratch + 64 + worker * per_worker, block, shape.dim, form.itemsize, form.itemsize != size)
+        if shape.dim % WIDTH:  # columns beyond a head's size must be numbers
+            for i in range(0, room.scores - room.value_tile, 4):
+                at(room.value_tile + i, REAL)[0] = np.float32(0.0)
+        while True:
+            number = take_number(scratch)
+            if number >= len(jobs):
+                break
+            position, count, length = jobs[number, 2], jobs[number, 3], jobs[number, 4]
+            last = position + count if shape.causal else length
+            job = Job(jobs[number, 0], jobs[number, 1], position, count, last, jobs[number, 5], jobs[number, 6])
+            _begin(job, shape, room, q, q_stride, kind, form)
+            first = max(0, position - shape.window + 1) // TILE * TILE if shape.window > 0 else 0
+            start = job.first_head * shape.dim * size
+            k_lines, v_lines = room.lines, room.lines + TILE * 8
+            find(pages, job.sequence, first, min(TILE, last - first), page_size, page_stride * size, row_stride * size,
+                 keys + start, values + start, k_lines, v_lines)  # fmt: skip
+            for tile in range(first, last, TILE):
+                k_next, v_next = 2 * room.lines + 2 * TILE * 8 - k_lines, 2 * room.lines + 4 * TILE * 8 - v_lines
+                if tile + TILE < last:
+                    find(pages, job.sequence, tile + TILE, min(TILE, last - tile - TILE), page_size, page_stride * size,
+                         row_stride * size, keys + start, values + start, k_next, v_next)  # fmt: skip
+                # Each head asks for its share of the next tile's keys, of which all heads lie side by side.
+                share = TILE // job.some_heads if job.some_heads == shape.kv_heads and tile + TILE < last else 0
+                for h in range(job.some_heads):
+                    at_share = min(h * share, TILE - 1)
+                    _tile_of_head(job, shape, room, tile, h, k_lines, v_lines, at(k_next, WHOLE)[at_share],
+                                  at(v_next, WHOLE)[at_share], share * row_stride * size, kind, form)  # fmt: skip
+                k_lines, v_lines = k_next, v_next
+            _end(job, shape, room, out, kind)

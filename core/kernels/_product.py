@@ -1,0 +1,68 @@
+"""Products of rows with a weight that oneDNN packed. Few rows are bound by how fast the weight is read, many by arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit, prange
+
+from ._lanes import WIDTH, load_lanes, store_lanes
+from ._tile import COLUMNS, ROWS, stack_room, tile_product
+from .compiled import REAL, exact_kernel
+
+BLOCK = 64
+"""Outputs that a packed weight holds side by side: `(output / 64, input / 2, 64, 2)`."""
+_AHEAD = 4096
+_few = [tile_product(rows, COLUMNS, accumulate=False, asks=COLUMNS) for rows in range(1, ROWS + 1)]
+_few_1, _few_2, _few_3, _few_4, _few_5, _few_6 = _few
+_many = tile_product(ROWS, COLUMNS, accumulate=False, asks=1, level=2)
+_sums = stack_room(ROWS * BLOCK * 4)
+
+
+@njit(error_model="numpy")
+def _strip(
+    rows: int, x: int, stride: int, weight: int, made: int, depth: int, ask: int, ask_stride: int, kind: Any
+) -> None:
+    """Some rows with 16 × `COLUMNS` outputs."""
+    wide = 4 * BLOCK
+    if rows == 6:
+        _few_6(x, stride, weight, wide, made, wide, depth, 0, ask, ask_stride, kind)
+    elif rows == 5:
+        _few_5(x, stride, weight, wide, made, wide, depth, 0, ask, ask_stride, kind)
+    elif rows == 4:
+        _few_4(x, stride, weight, wide, made, wide, depth, 0, ask, ask_stride, kind)
+    elif rows == 3:
+        _few_3(x, stride, weight, wide, made, wide, depth, 0, ask, ask_stride, kind)
+    elif rows == 2:
+        _few_2(x, stride, weight, wide, made, wide, depth, 0, ask, ask_stride, kind)
+    else:
+        _few_1(x, stride, weight, wide, made, wide, depth, 0, ask, ask_stride, kind)
+
+
+@exact_kernel
+def packed_product(x: int, stride: int, rows: int, weight: int, bias: int, out: int, inputs: int, outputs: int,
+                   kind: Any) -> None:  # fmt: skip
+    """`out = x @ weight.T + bias` for rows of bfloat16, `stride` elements apart; without a bias its address is 0."""
+    size = inputs * BLOCK * 2
+    strips = (rows + ROWS - 1) // ROWS
+    share = 256 // strips
+    for block in prange(outputs // BLOCK):
+        sums = _sums()
+        for strip in range(strips):
+            first = strip * ROWS
+            some = min(ROWS, rows - first)
+            for column in range(0, BLOCK, COLUMNS * WIDTH):
+                place, made, source = weight + block * size + 4 * column, sums + 4 * column, x + 2 * first * stride
+                if strips == 1:
+                    _strip(some, source, 2 * stride, place, made, inputs // 2, place + _AHEAD, 256, kind)
+                elif some == ROWS:  # each asks for its share of the next block
+                    ask = place + size + strip * share * (inputs // 2)
+                    _many(source, 2 * stride, place, 4 * BLOCK, made, 4 * BLOCK, inputs // 2, 0, ask, share, kind)
+                else:
+                    _strip(some, source, 2 * stride, place, made, inputs // 2, place, 0, kind)
+            for row in range(some):
+                for i in range(0, BLOCK, WIDTH):
+                    result, output = load_lanes(sums + 4 * (row * BLOCK + i), REAL), block * BLOCK + i
+                    if bias != 0:
+                        result = result + load_lanes(bias + 2 * output, kind)
+                    store_lanes(out + 2 * ((first + row) * outputs + output), result, kind)

@@ -1,0 +1,83 @@
+"""Products of bfloat16 weights by a kernel of our own, which reads them as oneDNN packed them, few rows faster than oneDNN."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+import torch
+from torch import Tensor
+
+from ._lanes import DOTS_BF16
+from ._product import BLOCK, packed_product
+from .compiled import kind_of
+from .linear import ROWS_HINT, PackedLinear
+
+MOST_ROWS = 512
+"""Rows up to which the kernel is the faster one."""
+
+
+class CompiledPackedLinear(PackedLinear):
+    """`x @ W.T + b` with a reordered weight. Shapes: `(..., input) -> (..., output)`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight, bias)
+        self.outputs, self.inputs = weight.shape
+        self.address = packed_address(weight.contiguous(), self.packed)
+        self.kind = kind_of(torch.bfloat16)
+        if bias is not None and bias.dtype is not weight.dtype:
+            self.address = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = x.numel() // self.inputs
+        if self.address is None or not 0 < rows <= MOST_ROWS or x.dtype is not torch.bfloat16:
+            return super().__call__(x)
+        flat = x if x.ndim == 2 else x.reshape(rows, self.inputs)
+        if flat.stride(1) != 1:
+            flat = flat.contiguous()
+        out = torch.empty(rows, self.outputs, dtype=torch.bfloat16)
+        packed_product(
+            self.inputs * self.outputs,
+            flat.data_ptr(),
+            flat.stride(0),
+            rows,
+            self.address,
+            self.bias.data_ptr() if self.bias is not None else 0,
+            out.data_ptr(),
+            self.inputs,
+            self.outputs,
+            self.kind,
+        )
+        return out if x.ndim == 2 else out.view(*x.shape[:-1], self.outputs)
+
+
+def packed_address(weight: Tensor, packed: Tensor) -> int | None:
+    """Where a packed weight's bytes are, if `packed_product` knows how they lie: oneDNN's layout is its own affair, so it is
+    looked at, once for each width in numbers that all differ and in a few blocks of the weight itself."""
+    outputs, inputs = weight.shape
+    if not DOTS_BF16 or weight.dtype is not torch.bfloat16 or outputs % BLOCK or inputs % 2:
+        return None
+    if not hasattr(torch.ops.mkldnn, "data_ptr") or not hasattr(torch.ops.mkldnn, "_nbytes"):
+        return None
+    if not _width_lies_in_blocks(inputs) or int(torch.ops.mkldnn._nbytes(packed)) != weight.nbytes:
+        return None
+    address = int(torch.ops.mkldnn.data_ptr(packed))
+    blocks = outputs // BLOCK
+    return address if all(_lies_there(weight, address, block) for block in {0, blocks // 2, blocks - 1}) else None
+
+
+@functools.cache
+def _width_lies_in_blocks(inputs: int) -> bool:
+    # Neighbours in all four dimensions of the layout differ: the numbers have at most 8 bits, all of which bfloat16 keeps.
+    weight = (torch.arange(2 * BLOCK * inputs, dtype=torch.int32) * 37 % 251).to(torch.bfloat16).view(2 * BLOCK, inputs)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS_HINT)
+    if int(torch.ops.mkldnn._nbytes(packed)) != weight.nbytes:
+        return False
+    address = int(torch.ops.mkldnn.data_ptr(packed))
+    return _lies_there(weight, address, 0) and _lies_there(weight, address, 1)
+
+
+def _lies_there(weight: Tensor, address: int, block: int) -> bool:
+    rows = weight[block * BLOCK : (block + 1) * BLOCK]
+    expected = rows.view(BLOCK, -1, 2).transpose(0, 1).contiguous().view(torch.uint8).numpy().tobytes()
+    return bool(ctypes.string_at(address + block * rows.nbytes, rows.nbytes) == expected)
