@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import json
 import keyword
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from sdk import __version__ as sdk_version
 
 from .errors import InvalidConfigError
 
-Kind = Literal["llm", "vlm"]
-KINDS: tuple[str, ...] = get_args(Kind)
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -36,18 +34,6 @@ class Start:
     mapping: str
 
 
-STARTS: dict[str, Start] = {
-    "llm": Start("ForCausalLM", "LlamaConfig", "LlamaForCausalLM", "llama", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"),
-    "vlm": Start(
-        "ForConditionalGeneration",
-        "LlavaConfig",
-        "LlavaForConditionalGeneration",
-        "llava",
-        "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
-    ),
-}
-
-
 @dataclass(frozen=True)
 class Answers:
     """What the template is told, by the names of its questions."""
@@ -67,7 +53,7 @@ def scaffold(name: str, kind: str, into: Path, *, upstream: str | None = None) -
 
     Args:
         name: Of the plugin, as in `engine-plugin-NAME`: lower-case words joined by dashes.
-        kind: One of `KINDS`.
+        kind: One of `kinds()`.
         into: The folder to make; must not exist, or be empty.
         upstream: An architecture that transformers has, for which the plugin shall be; None: one of its own.
 
@@ -89,6 +75,12 @@ def scaffold(name: str, kind: str, into: Path, *, upstream: str | None = None) -
     return answers
 
 
+def kinds() -> dict[str, Start]:
+    """The kinds of plugins that can be made, and what each starts from."""
+    said = json.loads((_template() / "kinds.json").read_text(encoding="utf-8"))
+    return {kind: Start(**start) for kind, start in said.items()}
+
+
 def _answers(name: str, kind: str, upstream: str | None) -> Answers:
     package = f"engine_plugin_{name.replace('-', '_')}"
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
@@ -96,9 +88,10 @@ def _answers(name: str, kind: str, upstream: str | None) -> Answers:
             f"{name!r} is no name for a plugin: lower-case letters and digits, joined by dashes, as in engine-plugin-my-model",
             param="NAME",
         )
-    if kind not in STARTS:
-        raise InvalidConfigError(f"--kind is one of {', '.join(STARTS)}, not {kind!r}", param="--kind")
-    start = STARTS[kind]
+    starts = kinds()
+    if kind not in starts:
+        raise InvalidConfigError(f"--kind is one of {', '.join(starts)}, not {kind!r}", param="--kind")
+    start = starts[kind]
     if upstream is None:
         class_name = "".join(word[:1].upper() + word[1:] for word in name.split("-")) + start.suffix
         return Answers(

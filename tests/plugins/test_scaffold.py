@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.cli import run
-from core.scaffold import KINDS
+from core.scaffold import kinds
 
 
 def made(tmp_path: Path, *arguments: str) -> Path:
@@ -21,7 +21,7 @@ def made(tmp_path: Path, *arguments: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds())
 def test_what_is_rendered_is_proved_untouched(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = made(tmp_path, f"my-{kind}", "--kind", kind)  # a name of its own: packages stay imported
     assert run(["plugins", "verify", str(folder)]) == 0
@@ -31,7 +31,7 @@ def test_what_is_rendered_is_proved_untouched(tmp_path: Path, kind: str, capsys:
     assert "there is nothing to compare with" not in out
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds())
 def test_what_is_rendered_is_well_formed(tmp_path: Path, kind: str) -> None:
     folder = made(tmp_path, "my-model", "--kind", kind)
     files = [path for path in folder.rglob("*") if path.is_file()]
