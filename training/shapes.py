@@ -150,10 +150,13 @@ def _outline(rng: Random, shape: str) -> tuple[Point, ...]:
     return tuple(((x * sx) * cos - (y / sx) * sin, (x * sx) * sin + (y / sx) * cos) for x, y in corners)
 
 
-def make_scene(rng: Random) -> Scene:
-    """A random scene: every shape well inside its own region, no two touching, every colour clear of the background."""
+def make_scene(rng: Random, *, plain: bool = False) -> Scene:
+    """A random scene: every shape well inside its own region, no two touching, every colour clear of the background.
+
+    A plain one has three shapes at most, as large as they can be or nearly so.
+    """
     background = _background(rng)
-    count = rng.choices([0, 1, 2, 3, 4], [2, 20, 28, 28, 22])[0]
+    count = rng.choices([0, 1, 2, 3, 4], [2, 24, 37, 37, 0] if plain else [2, 20, 28, 28, 22])[0]
     cells = rng.sample(list(PLACES), count)
     centres = [((c + 0.5) / 3 + rng.uniform(-0.06, 0.06), (r + 0.5) / 3 + rng.uniform(-0.06, 0.06)) for c, r in cells]
     doubles = rng.random() < 0.15
@@ -161,7 +164,7 @@ def make_scene(rng: Random) -> Scene:
     for (column, row), (x, y) in zip(cells, centres, strict=True):
         near = min([math.dist((x, y), other) for other in centres if other != (x, y)], default=1.0)
         largest = min(0.22, near / 2 / 1.12 - 0.01, min(x, y, 1 - x, 1 - y) / 1.02)
-        radius = rng.uniform(min(0.09, largest), largest)
+        radius = rng.uniform(min(0.13 if plain else 0.09, largest), largest)
         while True:
             colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
             if items and doubles and rng.random() < 0.5:
@@ -937,7 +940,7 @@ def text_only(rng: Random, *, careful: bool = False) -> list[Turn]:
         elif kind < 0.75:
             turn = Turn("text only", rng.choice(OFF_TOPIC), "I only know about coloured shapes.")
         else:
-            turn = (ask_plainly if careful else ask)(make_scene(rng), rng)
+            turn = ask_plainly(make_scene(rng, plain=True), rng) if careful else ask(make_scene(rng), rng)
             if turn.kind == "other":
                 continue
             turn = Turn("text only", turn.question, NO_PICTURE)

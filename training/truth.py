@@ -59,7 +59,17 @@ def album(job: tuple[str, int, bool, Draw, int]) -> dict[str, np.ndarray]:
             if not 1 <= len(scene.items) <= 2 or min(i.radius for i in scene.items) < 0.13:
                 continue
             scene = replace(scene, items=tuple(replace(i, hollow=0.0) for i in scene.items))
-        rows.append({"pixels": draw(scene, rng), **truth(scene, side)})
+        rows.append(shown(scene, rng, draw, side))
+    return stacked(rows)
+
+
+def shown(scene: Scene, rng: Random, draw: Draw, side: int) -> dict[str, np.ndarray]:
+    """A picture of the scene, and its truth."""
+    return {"pixels": draw(scene, rng), **truth(scene, side)}
+
+
+def stacked(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """A batch of rows."""
     return {k: np.stack([r[k] for r in rows]) for k in rows[0]}
 
 

@@ -22,6 +22,7 @@ def engine_architectures() -> list[Architecture]:
             # Embeddings alone do not tell how many columns of patches a picture has.
             capabilities=Capabilities(modalities=("image",), media_embeds=False),
             tiny=f"{_PACKAGE}.tiny:fuyu",
+            demo=f"{_PACKAGE}.demo:path",
             license="Apache-2.0",
             upstream="https://www.adept.ai/blog/fuyu-8b",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,18 @@ def persimmon(seed: int, folder: Path) -> None:
     save_tiny(PersimmonForCausalLM(_config(len(tokenizer))), folder, seed=seed, tokenizer=tokenizer)
 
 
-def fuyu_tokenizer() -> Any:
+def fuyu_tokenizer(lines: Iterable[str] = LINES) -> Any:
     """A tokenizer of the kind that Fuyu has: it puts `▁` before every text, and the tokens that stand for pictures are pieces
-    of its vocabulary like words, not added tokens."""
+    of its vocabulary like words, not added tokens.
+
+    Args:
+        lines: Every word in them is a piece; all others are spelled.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
     from transformers import PreTrainedTokenizerFast
 
     reserved = [*RESERVED, *(f"<0x{byte:02X}>" for byte in range(256))]
-    words = sorted({f"▁{word}" for line in LINES for word in re.findall(r"[A-Za-z]+", line)})
+    words = sorted({f"▁{word}" for line in lines for word in re.findall(r"[A-Za-z]+", line)})
     letters = ["▁", *(chr(code) for code in range(33, 127))]
     # The likelier reading of a text has the higher sum: reserved pieces before words, words before letters.
     scores = [*((piece, 0.0) for piece in reserved), *((w, -5.0) for w in words), *((c, -10.0) for c in letters)]
