@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sdk.shipped import shipped_folder
+
 
 def path() -> Path:
-    """The folder of the demo checkpoint.
-
-    Raises:
-        FileNotFoundError: This installation came without it.
-    """
-    folder = Path(__file__).parent / "demo"
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no checkpoint: install engine-plugin-fuyu from a wheel, or train one: training/train.py"
-        )
-    return folder
+    """The folder of the demo checkpoint; FileNotFoundError where the installation came without it."""
+    return shipped_folder(__file__, "engine-plugin-fuyu")
