@@ -40,6 +40,7 @@ class Jobs:
     block: int
     scores: int
     _scratch: Scratch | None = None
+    _workers: int = 0
 
     def scratch(self, workers: int, dim: int, element: int, *, wide: bool) -> Scratch:
         """Memory for so many workers, the same for every call: layers run one after the other.
@@ -50,8 +51,9 @@ class Jobs:
             element: Bytes of what products are computed in.
             wide: Whether that is not what keys and values are kept in.
         """
-        if self._scratch is None:
+        if self._scratch is None or workers > self._workers:  # torch may be given more threads meanwhile
             _, per_worker = room_at(0, self.block, dim, element, int(wide))
+            self._workers = workers
             memory = torch.empty(64 * 2 + per_worker * workers, dtype=torch.uint8)
             self._scratch = Scratch(memory, (memory.data_ptr() + 63) // 64 * 64, per_worker)
         return self._scratch

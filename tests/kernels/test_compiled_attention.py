@@ -133,3 +133,13 @@ def test_every_query_and_head_is_in_one_job() -> None:
             assert count * some * heads // kv_heads <= made.block
             seen[row : row + count, head : head + some] += 1
         assert (seen == 1).all()
+
+
+def test_memory_for_workers_grows_with_their_number() -> None:
+    one = np.ones(1, dtype=np.int32)
+    jobs = make_jobs(one, one * 0, np.ones(1, dtype=np.int64), one * 99, 4, 2)
+    few = jobs.scratch(1, 64, 2, wide=False)
+    assert jobs.scratch(1, 64, 2, wide=False) is few
+    more = jobs.scratch(3, 64, 2, wide=False)
+    assert more.address + 64 + 3 * more.per_worker <= more.memory.data_ptr() + len(more.memory)
+    assert jobs.scratch(2, 64, 2, wide=False) is more
