@@ -38,7 +38,7 @@ from .logits.logprobs import TokenLogprobs
 from .logits.rules import RuleMaker
 from .outputs import Logprob
 from .plan import EnginePlan, announce, make_plan, refusal
-from .process import prepare_process
+from .process import prepare_process, return_free_memory
 from .profile import measure_step, media_plans
 from .request import Request
 from .runner import Runner, StepResult
@@ -74,6 +74,7 @@ class Engine:
         self.states = self._allocate_states(self.plan, planned.count) if planned is not None else None
         state_pool = StatePool(planned.count, planned.rows) if planned is not None else None
         bind(self.model, self.pages, holder, self.states)
+        return_free_memory()  # that of weights which kernels hold in a form of their own now
         builder = self._step_builder(self.plan)
         encoder_cache = EncoderCache(self.config.encoder_cache_bytes)
         plugin = self.plugin.describe()

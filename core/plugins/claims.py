@@ -114,9 +114,24 @@ def scan(folders: Iterable[Path] | None = None, allowed: frozenset[str] | None =
             )
     if allowed is not None:
         found = {key: claims if key in allowed else _disabled(claims) for key, claims in found.items()}
-        notes += [f"{ALLOW_LIST} names {name!r}, which is no installed plugin" for name in sorted(allowed - set(found))]
+        unknown = allowed - set(found)
+        if unknown:  # some bring no model but, say, a quantization scheme
+            unknown -= plugin_distributions()
+        notes += [f"{ALLOW_LIST} names {name!r}, which is no installed plugin" for name in sorted(unknown)]
     everything = [claim for claims in found.values() for claim in claims]
     return Scan(tuple(sorted(everything, key=lambda claim: (claim.key, claim.kind, claim.name))), tuple(notes))
+
+
+def plugin_distributions() -> frozenset[str]:
+    """The normalised names of all distributions with an entry in any group of ours."""
+    found = set()
+    for distribution in importlib_metadata.Distribution.discover():
+        try:
+            if "[engine.v" in (distribution.read_text("entry_points.txt") or ""):
+                found.add(normalised(str(distribution.metadata["Name"])))
+        except Exception:
+            continue  # as in read_claims
+    return frozenset(found)
 
 
 def read_claims(distribution: importlib_metadata.Distribution) -> tuple[Claim, ...]:

@@ -33,7 +33,7 @@ class Quantized:
         name: The scheme's.
         methods: Path of each layer that it changes → how.
         bytes: Of the same layers: what their parameters take when they are ready.
-        left: Layers with weights that stay as they are; their numbers replaced by a star, with how many of them there are.
+        left: Layers with weights that stay as they are; where several differ by numbers alone, a star and how many there are.
     """
 
     name: str
@@ -145,5 +145,7 @@ def parameter_dtype(parameter: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
 
 
 def _starred(paths: Sequence[str]) -> tuple[str, ...]:
-    counts = Counter(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", path) for path in paths)
-    return tuple(path if count == 1 else f"{path} ({count})" for path, count in counts.items())
+    alike: dict[str, list[str]] = {}
+    for path in paths:
+        alike.setdefault(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", path), []).append(path)
+    return tuple(same[0] if len(same) == 1 else f"{starred} ({len(same)})" for starred, same in alike.items())

@@ -26,10 +26,11 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
     Shapes: `(..., n) -> (..., n) int8, (..., 1) float32`; `x ≈ integers * scales`.
     """
-    largest = x.float().abs().amax(dim=-1, keepdim=True).clamp_min(SMALLEST_ROW)
+    values = x.float()
+    largest = values.abs().amax(dim=-1, keepdim=True).clamp_min(SMALLEST_ROW)
     inverse = torch.full_like(largest, LARGEST) / largest  # `LARGEST / largest` would round twice
-    integers = torch.round(x.float() * inverse)
-    return integers.nan_to_num(0.0).to(torch.int8), largest / LARGEST
+    integers = (values * inverse).round_().nan_to_num_(0.0)
+    return integers.to(torch.int8), largest / LARGEST
 
 
 def int8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:

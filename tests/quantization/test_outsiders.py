@@ -22,6 +22,7 @@ from core.errors import (
     PluginMissingError,
     PluginVersionError,
 )
+from core.plugins import Catalog
 from core.registry import QUANTIZATION
 from sdk import registry
 from sdk.spec import Capabilities
@@ -148,6 +149,13 @@ def test_two_that_bring_one_name_are_settled_by_the_user(site: Path, llama_folde
         pass
     with pytest.raises(PluginMissingError, match="does not bring it"):
         QUANTIZATION.resolve("nibbles", {"nibbles": "engine-plugin-none"})
+
+
+def test_the_allow_list_knows_a_distribution_that_brings_no_model(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site)
+    monkeypatch.setenv("ENGINE_PLUGINS", "engine-plugin-llama,engine-plugin-nibbles,engine-plugin-none")
+    assert Catalog.installed().notes == ("ENGINE_PLUGINS names 'engine-plugin-none', which is no installed plugin",)
+    assert QUANTIZATION["nibbles"].get_name() == "nibbles"
 
 
 def test_one_that_is_left_out_too_new_or_broken_says_so(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
