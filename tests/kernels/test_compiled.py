@@ -18,7 +18,7 @@ def count_up(out: int, rows: int, kind: object) -> None:
 def test_the_two_forms_of_a_kernel_do_not_meet_in_the_cache() -> None:
     """numba names the files of its cache by the function: one name, and the form compiled first would serve as both."""
     names = {form.py_func.__qualname__ for form in (count_up.serial, count_up.parallel)}
-    assert names == {"count_up_serial", "count_up_parallel"}
+    assert len(names) == 2
     for work in (GRAIN - 1, GRAIN):
         made = np.zeros(5, dtype=np.float32)
         count_up(work, made.ctypes.data, 5, made)
