@@ -207,7 +207,9 @@ def test_a_better_priority_takes_the_only_state(folder: Path, monkeypatch: pytes
     with opened(folder) as llm:
 
         def job(seed: int, priority: int) -> Any:
-            made = llm.runner.maker.make(llm.runner.maker.next_id(), llm.engine.inputs.process(asked(seed)), SHORT, priority)
+            made = llm.runner.maker.make(
+                llm.runner.maker.next_id(), llm.engine.inputs.process(asked(seed)), SHORT, priority
+            )
             llm.engine.add(made.requests[0])
             return made.requests[0]
 

@@ -76,7 +76,8 @@ def test_completions_of_one_prompt_draw_independently(llama: LLM) -> None:
     params = SamplingParams(n=4, seed=3)
     counters = np.arange(64, dtype=np.uint64)
     draws = [
-        uniform(np.full(64, llama.runner.maker._seed(params, "0-x", i), dtype=np.uint64), counters) for i in range(params.n)
+        uniform(np.full(64, llama.runner.maker._seed(params, "0-x", i), dtype=np.uint64), counters)
+        for i in range(params.n)
     ]
     for i, a in enumerate(draws):
         for b in draws[i + 1 :]:
