@@ -268,7 +268,8 @@ class StepBuilder:
         pages = -(-(starts + counts) // self.page_size)
         queries = np.ceil(np.log2(counts)).astype(np.int64)
         depth = np.where((starts == 0) & (counts > 1), 63, np.ceil(np.log2(pages)).astype(np.int64))
-        return queries * 64 + depth
+        keys: Ints = queries * 64 + depth  # numpy 2.3's types say less than later ones
+        return keys
 
     def _groups(self, keys: Ints, slots: Ints, starts: Ints, counts: Ints, firsts: Ints) -> list[AttentionGroup]:
         edges = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
