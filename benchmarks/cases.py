@@ -136,8 +136,8 @@ def _g(batch: int) -> Callable[[System, np.random.Generator, int], Figures]:
 
 DECODED_BYTES = 606.6e6
 """Bytes of weights and K/V that one decoded token of llama-0.5b reads in bfloat16."""
-DECODED_BYTES_INT8 = 606.6e6 - 270.5e6
-"""The same with the layers' weights in 8 bits."""
+DECODED_BYTES_INT8 = 606.6e6 / 2
+"""The same with weights in 8 bits, the head's too."""
 PREFILL_FLOP = 1.31e12
 """Arithmetic of 2,048 tokens through llama-0.5b."""
 BATCH_FLOP = 64 * 256 * 2 * 303e6

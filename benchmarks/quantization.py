@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 SCHEMES: dict[str, Any] = {
     "bfloat16": None,
     "int8": "int8",
-    "int8, head too": {"quant_method": "int8", "lm_head": True},
+    "int8, head as it is": {"quant_method": "int8", "lm_head": False},
     "int8_weight_only": "int8_weight_only",
 }
 

@@ -11,7 +11,7 @@ QUANTIZATION_HELP = "Scheme that makes the weights smaller, such as int8, or its
 
 
 def parse_quantization(given: str) -> str | dict[str, Any]:
-    """`"int8"` as it is; `'{"quant_method": "int8", "lm_head": true}'` as a mapping."""
+    """`"int8"` as it is; `'{"quant_method": "int8", "lm_head": false}'` as a mapping."""
     if not given.lstrip().startswith("{"):
         return given
     try:

@@ -57,6 +57,10 @@ class Int8Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         assert x.dtype == self.dtype, "a model's products are in its own dtype"
+        if x.ndim == 2 and len(x) == 1 and self.address is not None and x.stride(1) == 1:
+            out = torch.empty(1, self.outputs, dtype=self.dtype)
+            self._one(x, out, self.address)
+            return out
         rows = x.reshape(-1, self.inputs)
         if rows.stride(-1) != 1:
             rows = rows.contiguous()

@@ -1,7 +1,7 @@
 """`quantization="int8"`: linear layers quantized at load, symmetric, a scale for each output.
 
-Not the head, unless asked for: a small error there changes which token is likeliest, and it is one product a token. Not the
-routers of mixtures of experts, which decide and cost nothing.
+Of the head the weight alone, unless it is to stay: what its inputs lose would go straight into the logits. Not the routers of
+mixtures of experts, which decide and cost nothing.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ class Int8Options(BaseModel):
     Attributes:
         quant_method: The scheme's name.
         ignore: Layers that stay: names as the checkpoint spells them, or `"re:…"`.
-        lm_head: Whether the head is quantized too; one that is tied to the embedding never is.
+        lm_head: Whether the head is quantized too, its weight alone; one that is tied to the embedding never is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     quant_method: str
     ignore: tuple[str, ...] = ()
-    lm_head: bool = False
+    lm_head: bool = True
 
 
 class Int8Config(QuantizationConfig):
-    """Weights and inputs of every product in 8 bits; each row of the input is quantized as it comes."""
+    """Weights and inputs of every product but the head's in 8 bits; each row of the input is quantized as it comes."""
 
     method: ClassVar[Int8] = Int8()
+    head: ClassVar[Int8] = Int8(quantize_inputs=False)
 
     def __init__(self, options: Int8Options) -> None:
         self.options = options
@@ -60,9 +61,11 @@ class Int8Config(QuantizationConfig):
     def get_quant_method(self, layer: Layer, name: str) -> QuantizeMethod | None:
         if not isinstance(layer, Linear) or isinstance(layer, TopKRouter):
             return None
-        if isinstance(layer, ParallelLMHead) and not self.options.lm_head:
+        if name_matches(name, self.options.ignore):
             return None
-        return None if name_matches(name, self.options.ignore) else self.method
+        if isinstance(layer, ParallelLMHead):
+            return self.head if self.options.lm_head else None
+        return self.method
 
 
 class Int8WeightOnlyConfig(Int8Config):

@@ -14,7 +14,9 @@ from sdk.quantization import Int8, int8_product, quantize_rows
 pytestmark = pytest.mark.skipif(not can_multiply(), reason="this build of torch has no oneDNN products of integers")
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 SHAPES = pytest.mark.parametrize(
-    ("inputs", "outputs"), [(64, 64), (192, 320), (52, 100), (1, 7)], ids=["block", "blocks", "odd", "least"]
+    ("inputs", "outputs"),
+    [(64, 64), (192, 320), (128, 768), (64, 1216), (52, 100), (1, 7)],
+    ids=["block", "blocks", "even", "uneven", "odd", "least"],
 )
 
 

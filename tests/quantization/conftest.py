@@ -86,7 +86,7 @@ def write_quantized(source: Path, target: Path, chosen: Callable[[str], bool], c
 
 
 def oracle(folder: Path, chosen: Callable[[str], bool], *, inputs: bool = False) -> Any:
-    """transformers in float32, the chosen modules with weights (and inputs) that were rounded to 8 bits and back."""
+    """transformers in float32, the chosen modules with weights rounded to 8 bits and back, and their inputs but for the head's."""
     model = load_hf(folder)
 
     def rounded(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -98,7 +98,7 @@ def oracle(folder: Path, chosen: Callable[[str], bool], *, inputs: bool = False)
         if isinstance(module, nn.Linear) and chosen(name):
             quantized, scale = integers(module.weight.data)
             module.weight.data = quantized * scale
-            if inputs:
+            if inputs and name != "lm_head":
                 module.register_forward_pre_hook(rounded)
     return model
 

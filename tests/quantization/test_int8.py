@@ -17,19 +17,26 @@ from .conftest import IDS, OPTIONS, error, hf_logits, logits, oracle
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
 
 
+def everything(name: str) -> bool:
+    return True
+
+
 def but_the_head(name: str) -> bool:
     return name != "lm_head"
 
 
 def test_weights_alone_are_those_of_transformers_rounded(llama_folder: Path) -> None:
     with LLM(str(llama_folder), quantization="int8_weight_only", **OPTIONS) as llm:
+        assert_close(logits(llm), hf_logits(oracle(llama_folder, everything)))
+    options = {"quant_method": "int8_weight_only", "lm_head": False}
+    with LLM(str(llama_folder), quantization=options, **OPTIONS) as llm:
         assert_close(logits(llm), hf_logits(oracle(llama_folder, but_the_head)))
 
 
 def test_weights_and_inputs_are_those_of_transformers_rounded(llama_folder: Path) -> None:
     with LLM(str(llama_folder), quantization="int8", **OPTIONS) as llm:
         ours = logits(llm)
-    exact, rounded = hf_logits(load_hf(llama_folder)), hf_logits(oracle(llama_folder, but_the_head, inputs=True))
+    exact, rounded = hf_logits(load_hf(llama_folder)), hf_logits(oracle(llama_folder, everything, inputs=True))
     assert error(ours, rounded) < 2e-3
     assert error(ours, exact) < 1.02 * error(rounded, exact)
 
@@ -42,7 +49,7 @@ def test_a_request_does_not_depend_on_its_company(llama_folder: Path) -> None:
     assert together == alone
 
 
-def test_the_head_the_router_and_tables_stay_unless_asked_for(
+def test_routers_experts_tables_and_tied_heads_stay_and_the_head_where_asked_for(
     llama_folder: Path, tied_folder: Path, mixtral_folder: Path
 ) -> None:
     told = {
@@ -50,17 +57,17 @@ def test_the_head_the_router_and_tables_stay_unless_asked_for(
     }
     plans = {f: plan.quantization for f, plan in told.items() if plan is not None}
     assert plans[llama_folder] is not None
-    assert (plans[llama_folder].layers, plans[llama_folder].left) == (12, ("model.embed_tokens", "lm_head"))
+    assert (plans[llama_folder].layers, plans[llama_folder].left) == (13, ("model.embed_tokens",))
     assert plans[tied_folder] is not None
     assert set(plans[tied_folder].left) == {"model.embed_tokens", "lm_head"}
     assert plans[mixtral_folder] is not None
     assert any("experts" in left for left in plans[mixtral_folder].left)
     assert any("gate" in left for left in plans[mixtral_folder].left)
-    options = {"quant_method": "int8", "lm_head": True, "ignore": ["re:.*down_proj"]}
+    options = {"quant_method": "int8", "lm_head": False, "ignore": ["re:.*down_proj"]}
     whole = explain(str(llama_folder), quantization=options, **OPTIONS).plan
     assert whole is not None
     assert whole.quantization is not None
-    assert whole.quantization.left == ("model.embed_tokens", "model.layers.*.mlp.down_proj (3)")
+    assert whole.quantization.left == ("model.embed_tokens", "model.layers.*.mlp.down_proj (3)", "lm_head")
     tied = explain(str(tied_folder), quantization={"quant_method": "int8", "lm_head": True}, **OPTIONS).plan
     assert tied is not None
     assert tied.quantization == plans[tied_folder]  # a table that is looked up as well
@@ -107,8 +114,8 @@ def test_each_layer_is_made_small_as_soon_as_it_is_filled(llama_folder: Path, mo
     monkeypatch.setattr(finish, "return_free_memory", lambda: given_back.append(1))
     with LLM(str(llama_folder), quantization="int8", **OPTIONS):
         pass
-    assert full == [0] * 12
-    assert len(given_back) == 12
+    assert full == [0] * 13
+    assert len(given_back) == 13
 
 
 def test_pictures_too(llava_folder: Path) -> None:
