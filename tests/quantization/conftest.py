@@ -86,7 +86,7 @@ def write_quantized(source: Path, target: Path, chosen: Callable[[str], bool], c
 
 
 def oracle(folder: Path, chosen: Callable[[str], bool], *, inputs: bool = False) -> Any:
-    """transformers in float32, the chosen modules with weights rounded to 8 bits and back, and their inputs but for the head's."""
+    """transformers in float32, the chosen modules with weights rounded to 8 bits and back; inputs too, but the head's."""
     model = load_hf(folder)
 
     def rounded(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
