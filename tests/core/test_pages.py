@@ -117,7 +117,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             if at + gap + length <= prompt:
                 mask = np.arange(length) % 3 != 1  # some tokens of an item take no embedding
                 place = PlaceholderRange("image", len(items), at + gap, length, mask)
-                items.append(ProcessedItem({}, place, None, key))
+                items.append(
+                    ProcessedItem({}, place, None, key and key + bytes([length]))
+                )  # equal items are equally long
                 at += gap + length
         request = Request(
             request_id=str(self.number),
