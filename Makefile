@@ -29,8 +29,11 @@ endif
 	@$(PIP) -e ".[dev]" $(PLUGINS:%=-e ./%)
 	@touch $@
 
-demo: $(READY)  ## a picture, questions about it, and answers
+demo: $(READY)  ## a picture, questions about it, and answers; a clip, and what is said in it
 	@$(BIN)/engine run demo/llava --example
+	@printf '\nSpeech, in seconds from the start of the clip:\n\n'
+	@$(BIN)/engine transcribe demo/whisper --example
+	@printf '\nMore: engine run demo/fuyu --example · engine serve demo/llava\n'
 
 test: $(READY)  ## every test
 	@$(BIN)/python -m pytest -q

@@ -30,6 +30,7 @@ def engine_architectures() -> list[Architecture]:
                 lm_only=False,
             ),
             tiny=f"{_PACKAGE}.tiny:whisper",
+            demo=f"{_PACKAGE}.demo:path",
             license="Apache-2.0",
             upstream=_UPSTREAM,
         ),
