@@ -68,8 +68,8 @@ def test_rows_ask_for_different_things() -> None:
 @pytest.mark.parametrize("asked", [{}, {"top_k": 3}, {"top_p": 0.5}, {"top_k": 7, "top_p": 0.8}], ids=str)
 def test_among_equal_logits_the_lower_id_comes_first(asked: dict[str, Any]) -> None:
     """Each row draws another place of the distribution, so every token that may come does."""
-    scores = torch.tensor([1.0, 2.0, 2.0, 0.0, 2.0, 1.0, 2.0, 0.0]).expand(16, -1)
-    found = triton_sampling.draw(scores.to(DEVICE), draws(16, **asked)).cpu()
+    scores = torch.tensor([1.0, 2.0, 2.0, 0.0, 2.0, 1.0, 2.0, 0.0]).expand(64, -1)
+    found = triton_sampling.draw(scores.to(DEVICE), draws(64, **asked)).cpu()
     weights = scores[0].softmax(-1).sort(descending=True, stable=True)
     most = asked.get("top_k", 8)
     share = weights.values[:most] / weights.values[:most].sum()
