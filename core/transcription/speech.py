@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdk.speech import SpeechModel, SpeechOutput, SpeechSegment, SpeechToTextConfig, SpeechToTextParams, Task
 from sdk.transcription import SupportsTranscription
@@ -14,31 +14,9 @@ from ..sampling import SamplingParams
 from .support import Speaking, speech_class
 
 if TYPE_CHECKING:
-    from sdk.spec import Capabilities
-
-    from ..checkpoint import Checkpoint
-    from ..inputs import InputProcessor
-    from ..plan import EnginePlan
-    from ..plugins import ResolvedPlugin
+    from ..served import SpeechEngine
 
 T = TypeVar("T")
-
-
-class SpeechEngine(Protocol):
-    """What transcription must know of an engine, in whatever process that may run."""
-
-    @property
-    def plugin(self) -> ResolvedPlugin: ...
-    @property
-    def capabilities(self) -> Capabilities: ...
-    @property
-    def checkpoint(self) -> Checkpoint: ...
-    @property
-    def inputs(self) -> InputProcessor: ...
-    @property
-    def plan(self) -> EnginePlan: ...
-    @property
-    def eos_token_ids(self) -> frozenset[int]: ...
 
 
 class Speech:
