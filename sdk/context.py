@@ -34,13 +34,19 @@ class ModelContext:
     options: Any = None
     resolver: Resolver | None = None
 
-    def text_config(self) -> Any:
+    def text_config(self, *, plain_head: bool = False) -> Any:
         """A copy of the language model's config in a config that has other parts too, for `build`.
 
-        Whether the head is tied stands at the top of such a config, and holds whatever the part's own says.
+        Whether the head is tied stands at the top of such a config, and holds whatever the part's own says;
+        where nothing stands there it is not.
+
+        Args:
+            plain_head: Whether the logits stay uncapped, also those of a language model that by itself caps them.
         """
         text = copy(self.hf_config.text_config)
-        text.tie_word_embeddings = self.hf_config.tie_word_embeddings
+        text.tie_word_embeddings = getattr(self.hf_config, "tie_word_embeddings", False)
+        if plain_head and getattr(text, "final_logit_softcapping", None) is not None:
+            text.final_logit_softcapping = None
         return text
 
     def build(self, config: Any, *, role: Role, prefix: str = "") -> Any:

@@ -54,7 +54,7 @@ class LlavaBase(Model, SupportsMultiModal):
         self.multi_modal_projector = LlavaMultiModalProjector(
             config, config.vision_config.hidden_size * len(self.feature_layers)
         )
-        self.language_model = ctx.build(_with_plain_head(ctx.text_config()), role="causal-lm", prefix="language_model")
+        self.language_model = ctx.build(ctx.text_config(plain_head=True), role="causal-lm", prefix="language_model")
 
     @classmethod
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
@@ -86,10 +86,3 @@ class LlavaBase(Model, SupportsMultiModal):
     def compute_logits(self, hidden_states: Tensor) -> Tensor:
         logits: Tensor = self.language_model.compute_logits(hidden_states)
         return logits
-
-
-def _with_plain_head(text_config: Any) -> Any:
-    """LLaVA's head is plain, also over a language model that by itself caps its logits."""
-    if getattr(text_config, "final_logit_softcapping", None) is not None:
-        text_config.final_logit_softcapping = None
-    return text_config

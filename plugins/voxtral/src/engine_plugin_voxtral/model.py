@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,7 +46,9 @@ class VoxtralForConditionalGeneration(Model, SupportsMultiModal):
         self.states_per_row = states_per_row(config.audio_config)
         self.audio_tower = ctx.build(config.audio_config, role="audio-encoder", prefix="audio_tower")
         self.multi_modal_projector = VoxtralMultiModalProjector(config)
-        self.language_model = ctx.build(_text_config(config), role="causal-lm", prefix="language_model")
+        text_config = ctx.text_config(plain_head=True)
+        text_config.tie_word_embeddings = False  # whatever the config says; in transformers too
+        self.language_model = ctx.build(text_config, role="causal-lm", prefix="language_model")
 
     @classmethod
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
@@ -86,15 +87,6 @@ class VoxtralForConditionalGeneration(Model, SupportsMultiModal):
     def compute_logits(self, hidden_states: Tensor) -> Tensor:
         logits: Tensor = self.language_model.compute_logits(hidden_states)
         return logits
-
-
-def _text_config(config: Any) -> Any:
-    """The language model's config as Voxtral uses it: its head is never tied and caps nothing, in transformers too."""
-    text = copy(config.text_config)
-    text.tie_word_embeddings = False
-    if getattr(text, "final_logit_softcapping", None) is not None:
-        text.final_logit_softcapping = None
-    return text
 
 
 __all__ = ["VoxtralForConditionalGeneration", "VoxtralMultiModalProjector"]
