@@ -1,4 +1,4 @@
-# make demo · make test · make check · make bench: each sets up .venv by itself, with python3 -m venv and pip.
+# make demo · make test · make check · make bench · make docs: each sets up .venv by itself, with python3 -m venv and pip.
 #
 #   TORCH=cpu   (default) the CPU build of torch;  TORCH=cuda  the build that the package index gives, with CUDA
 #   PYTHON=…    the interpreter to make .venv with (3.11 or newer)
@@ -14,7 +14,7 @@ PLUGINS := plugins/llama plugins/qwen plugins/gemma plugins/phi plugins/opt plug
 READY   := $(VENV)/.ready
 PIP     := $(BIN)/python -m pip install --disable-pip-version-check -q
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench docs format clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
@@ -50,6 +50,9 @@ format: $(READY)
 
 bench: $(READY)  ## speed beside transformers, and as a share of what the machine gives
 	@$(BIN)/python -m benchmarks
+
+docs: $(READY)  ## the documentation as a site, in build/site
+	@$(BIN)/zensical build --strict
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -28,7 +28,8 @@ def attention_reference(
 
     Args:
         q: `(n, heads, head_dim)`.
-        k, v: `(m, kv_heads, head_dim)`, `m >= n`; query head `h` reads key/value head `h // (heads / kv_heads)`.
+        k: `(m, kv_heads, head_dim)`, `m >= n`; query head `h` reads key/value head `h // (heads / kv_heads)`.
+        v: As `k`.
         scale: Multiplies the scores.
         causal: A query sees its own position and the earlier ones.
         sliding_window: A query sees at most this many positions, its own included.

@@ -20,7 +20,8 @@ class PreNormBlock(nn.Module):
     Args:
         attention: Called with positions and hidden states.
         mlp: Called with hidden states.
-        hidden_size, eps: Of the two norms.
+        hidden_size: Of the two norms.
+        eps: Of the two norms.
 
     Shapes: positions `(tokens,)`, x and residual `(tokens, hidden)` → two of `(tokens, hidden)`.
     """

@@ -17,8 +17,11 @@ class SelfAttention(nn.Module):
     Args:
         config: Its `hidden_size`, `num_attention_heads` and `num_key_value_heads`.
         rotary: The rotary embedding, which many layers share; it brings the width of a head.
-        qkv_bias, output_bias: Whether the projections have one.
-        scale, sliding_window, logit_softcap: As of `Attention`.
+        qkv_bias: Whether the first projection has one.
+        output_bias: Whether the last projection has one.
+        scale: As of `Attention`.
+        sliding_window: As of `Attention`.
+        logit_softcap: As of `Attention`.
 
     Shapes: positions `(tokens,)`, x `(tokens, hidden)` → `(tokens, hidden)`.
     """
