@@ -38,7 +38,7 @@ class EngineConfig(BaseModel):
         max_queued_tokens: `AsyncLLM`: most tokens of prompts that wait for their first step; what would be more is refused.
         mm_processor_kwargs: Extra arguments for the plugin's HF processor, for every request.
         plugins: Architecture → distribution, where two claim one.
-        plugin_options: The plugin's own options.
+        plugin_options: The plugin's own options, see `engine plugins show`: name → value, or a text that the option's type reads.
         seed: Makes sampling of requests that bring no seed of their own repeatable.
         revision: Of a hub id.
         tokenizer: Folder or hub id, when it is not the model's.

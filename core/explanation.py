@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .blueprint import Blueprint
 from .errors import EngineError
 from .inputs import InputProcessor
 from .plan import EnginePlan, MediaPlan, make_plan, refusal
+from .plugins.options import make_options
 from .profile import media_plans
 
 
@@ -24,6 +26,7 @@ class Explanation:
         refused: Why it would not start, as a message for people; None: it would.
         refused_code: The error's code.
         notes: What could not be told, and why.
+        plugin_options: The plugin's own options, validated; empty where it has none.
     """
 
     model: str
@@ -33,6 +36,7 @@ class Explanation:
     refused: str | None = None
     refused_code: str | None = None
     notes: tuple[str, ...] = ()
+    plugin_options: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""
@@ -44,6 +48,7 @@ class Explanation:
             "capabilities": self.capabilities,
             "plan": None if self.plan is None else self.plan.as_json(),
             "notes": list(self.notes),
+            "plugin_options": dict(self.plugin_options),
         }
 
     def lines(self) -> list[tuple[str, str]]:
@@ -54,6 +59,8 @@ class Explanation:
             lines.insert(1, ("context", f"{self.plan.max_model_len} tokens (trained for: {trained})"))
         if self.capabilities is not None:
             lines += _abilities(self.capabilities)
+        if self.plugin_options:
+            lines.append(("options", ", ".join(f"{name}={value!r}" for name, value in self.plugin_options.items())))
         lines += [("note", note) for note in self.notes]
         lines.append(("starts", "yes") if self.refused is None else ("refused", self.refused))
         return lines
@@ -85,6 +92,7 @@ def explain(model: str, **options: Any) -> Explanation:
     media, notes = _media(blueprint)
     plan = make_plan(blueprint, media)
     error = refusal(plan, blueprint)
+    own = make_options(blueprint.plugin, blueprint.config.plugin_options)
     return Explanation(
         model=str(model),
         trained_length=blueprint.trained_length,
@@ -93,6 +101,7 @@ def explain(model: str, **options: Any) -> Explanation:
         refused=None if error is None else error.message,
         refused_code=None if error is None else error.code,
         notes=notes,
+        plugin_options={} if own is None else own.model_dump(mode="json"),
     )
 
 

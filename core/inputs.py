@@ -34,6 +34,7 @@ from .media.audio_limits import AudioLimits
 from .media.door import load_media
 from .media.fetch import MediaFetcher
 from .plugins import ResolvedPlugin
+from .plugins.options import make_options
 from .prompt_forms import as_mapping, check_heads, in_one_part
 from .tools import ToolParser
 
@@ -71,6 +72,7 @@ class InputProcessor:
 
     def __init__(self, found: Blueprint) -> None:
         self.config, self.plugin = found.config, found.plugin
+        self.options = make_options(found.plugin, found.config.plugin_options)
         self.max_model_len, self.hidden_size = found.length, found.hidden_size
         self.tokenizer = load_tokenizer(found.config, found.checkpoint, found.plugin)
         text_config = found.checkpoint.hf_config.get_text_config()
@@ -107,7 +109,11 @@ class InputProcessor:
                 plugin=self.plugin.describe(),
             )
         context = InputProcessingContext(
-            str(checkpoint.folder), checkpoint.hf_config, self.tokenizer, self.config.mm_processor_kwargs
+            str(checkpoint.folder),
+            checkpoint.hf_config,
+            self.tokenizer,
+            self.config.mm_processor_kwargs,
+            self.options,
         )
         info = self.plugin.load("info")(context)
         made: BaseMultiModalProcessor[Any] = self.plugin.load("processor")(info, self.plugin.load("dummy_inputs")(info))

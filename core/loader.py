@@ -19,6 +19,7 @@ from .checkpoint import Checkpoint
 from .config import EngineConfig
 from .errors import EngineError, InvalidConfigError, PluginContractError, WeightsError
 from .plugins import Catalog, ResolvedPlugin
+from .plugins.options import make_options
 from .quantization.attach import Quantized, parameter_dtype
 from .quantization.finish import Finisher
 from .text_only import LeftOut
@@ -73,7 +74,7 @@ def make_resolver(plugins: Mapping[str, str]) -> Callable[[Any, Role], tuple[Any
             plugin = catalog.resolve(names[0], pins=plugins)
         else:
             plugin = catalog.resolve_model_type(config.model_type, role, pins=plugins)
-        return plugin.load("model"), ModelContext(hf_config=config)
+        return plugin.load("model"), ModelContext(hf_config=config, options=make_options(plugin, {}))
 
     return resolve
 
@@ -95,7 +96,7 @@ def build_model(plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Checkp
 def build_module(plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     """`build_model`, for components as well."""
     cls = plugin.load("model")
-    options = _plugin_options(plugin, config.plugin_options)
+    options = make_options(plugin, config.plugin_options)
     resolver = make_resolver(config.plugins)
     context = ModelContext(hf_config=checkpoint.hf_config, dtype=dtype, options=options, resolver=resolver)
     try:
@@ -115,19 +116,6 @@ def build_module(plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Check
                 plugin=plugin.describe(),
             )
     return model.eval()
-
-
-def _plugin_options(plugin: ResolvedPlugin, given: Mapping[str, Any]) -> Any:
-    if plugin.architecture.options is None:
-        if given:
-            raise InvalidConfigError(
-                f"{plugin.describe()} takes no options, but got: {', '.join(given)}", param="plugin_options"
-            )
-        return None
-    try:
-        return plugin.load("options")(**given)
-    except ValueError as e:
-        raise InvalidConfigError(f"{plugin.describe()}: plugin_options: {e}", param="plugin_options") from e
 
 
 def materialize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:

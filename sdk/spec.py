@@ -72,7 +72,8 @@ class Architecture(BaseModel):
         tiny: `"module:function"`, `(seed: int, folder: Path) -> None`: writes a small random HF checkpoint, offline.
         demo: `"module:function"`, `() -> Path`: the folder of a shipped checkpoint that says something.
         requires: PEP 508 requirements checked before the model is loaded.
-        options: `"module:Class"` of a pydantic model with the plugin's own options.
+        options: `"module:Class"` of a pydantic model, torch-free: the plugin's own options. The validated instance is
+            `ctx.options` of the model, of the processing info and of `SpeechModel`.
         license, upstream: Where the model's description comes from.
     """
 

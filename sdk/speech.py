@@ -97,6 +97,7 @@ class SpeechModel:
         hf_config: Its parsed config.
         tokenizer: The HF tokenizer.
         max_model_len: Longest sequence in tokens, prompt and output together.
+        options: The plugin's own validated options, if it declares some.
     """
 
     model: str
@@ -104,6 +105,7 @@ class SpeechModel:
     tokenizer: Any
     max_model_len: int
     load_processor: Callable[[], Any] = field(repr=False)
+    options: Any = None
 
     def get_hf_processor(self) -> Any:
         """The HF processor, loaded once."""

@@ -8,6 +8,7 @@ import typer
 
 from ..errors import InvalidRequestError
 from .output import as_json, pairs
+from .plugin_options import PLUGIN_OPTION_HELP, parse_plugin_options
 from .quantization import QUANTIZATION_HELP, parse_quantization
 
 
@@ -25,6 +26,7 @@ def explain(
     plugin: Annotated[
         list[str] | None, typer.Option("--plugin", help="ARCH=distribution, where two claim one.")
     ] = None,
+    plugin_option: Annotated[list[str] | None, typer.Option("--plugin-option", help=PLUGIN_OPTION_HELP)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what a model would be on this machine: who runs it, what it takes, what fits, and what is refused and why.
@@ -43,6 +45,7 @@ def explain(
         "kv_cache_bytes": kv_cache_bytes,
         "limit_mm_per_prompt": _limits(limit) if limit else None,
         "plugins": parse_pins(plugin or []),
+        "plugin_options": parse_plugin_options(plugin_option),
     }
     found = find_out(model, **{name: value for name, value in options.items() if value is not None})
     print(as_json(found.as_json()) if json else pairs(found.lines()))

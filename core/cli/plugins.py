@@ -37,8 +37,17 @@ def list_(
 
 def show(architecture: Architecture, plugin: Plugin = None, json: Json = False) -> None:
     """Show what a plugin says about an architecture. Imports the plugin's torch-free module, nothing heavy."""
-    facts = _facts(Catalog.installed().resolve(architecture, pins=parse_pins(plugin or [])))
-    print(as_json(facts) if json else pairs([(name, _as_text(value)) for name, value in facts.items() if value]))
+    from ..plugins.options import declared_options
+
+    found = Catalog.installed().resolve(architecture, pins=parse_pins(plugin or []))
+    facts, options = _facts(found), declared_options(found)
+    if json:
+        print(as_json({**facts, "plugin_options": [option.as_json() for option in options]}))
+        return
+    print(pairs([(name, _as_text(value)) for name, value in facts.items() if value]))
+    if options:
+        rows = [(o.name, o.type, "required" if o.required else repr(o.default), o.description) for o in options]
+        print("\n" + table(("OPTION", "TYPE", "DEFAULT", "WHAT FOR"), rows))
 
 
 def why(architecture: Architecture, plugin: Plugin = None, json: Json = False) -> None:

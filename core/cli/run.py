@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import EngineError
+from .plugin_options import PLUGIN_OPTION_HELP, parse_plugin_options
 from .quantization import QUANTIZATION_HELP, parse_quantization
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def run(
     plugin: Annotated[
         list[str] | None, typer.Option("--plugin", help="ARCH=distribution, where two claim one.")
     ] = None,
+    plugin_option: Annotated[list[str] | None, typer.Option("--plugin-option", help=PLUGIN_OPTION_HELP)] = None,
     raw: Annotated[bool, typer.Option("--raw", help="The prompt is the whole prompt: no chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line an answer.")] = False,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print the answer as it comes.")] = True,
@@ -45,7 +47,12 @@ def run(
     from ..llm import LLM
     from ..plugins import parse_pins
 
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "plugins": parse_pins(plugin or [])}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "device": device,
+        "plugins": parse_pins(plugin or []),
+        "plugin_options": parse_plugin_options(plugin_option),
+    }
     if max_model_len is not None:
         options["max_model_len"] = max_model_len
     if quantization is not None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidConfigError, InvalidRequestError
+from .plugin_options import PLUGIN_OPTION_HELP, parse_plugin_options
 
 
 def _option(*names: str, help: str, default: object = None, **more: Any) -> Any:
@@ -43,8 +44,8 @@ _ALIASES = {"model": "models", "served_model_names": "served_model_name", "api_k
             "limit_mm_per_prompt": "limit", "allowed_origins": "allowed_origin", "allowed_media_hosts": "allowed_media_host",
             "allowed_media_networks": "allowed_media_network", "enable_prefix_caching": "prefix_caching"}  # fmt: skip
 """Names in a file that a flag has under another one."""
-_REPEATED = {"models", "served_model_name", "api_key", "plugin", "limit", "allowed_origin", "allowed_media_host",
-             "allowed_media_network"}  # fmt: skip
+_REPEATED = {"models", "served_model_name", "api_key", "plugin", "plugin_option", "limit", "allowed_origin",
+             "allowed_media_host", "allowed_media_network"}  # fmt: skip
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -148,6 +149,7 @@ def serve(
         float | None, _option("--max-audio-seconds", help="Longest clip.", default=1800)
     ] = None,
     plugin: Annotated[list[str] | None, _option("--plugin", help="ARCH=distribution, where two claim one.")] = None,
+    plugin_option: Annotated[list[str] | None, _option("--plugin-option", help=PLUGIN_OPTION_HELP)] = None,
     seed: Annotated[int | None, _option("--seed", help="Of requests that bring none.", default=0)] = None,
     revision: Annotated[str | None, _option("--revision", help="Of a hub id.")] = None,
     tokenizer: Annotated[str | None, _option("--tokenizer", help="Folder or hub id, if not the model's.")] = None,
@@ -191,6 +193,7 @@ def serve(
         "limit_mm_per_prompt": parse_limits(limit) if limit else None,
         "max_audio_seconds": max_audio_seconds,
         "plugins": parse_pins(plugin) if plugin else None,
+        "plugin_options": parse_plugin_options(plugin_option) or None,
         "seed": seed,
         "revision": revision,
         "tokenizer": tokenizer,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InvalidRequestError
+from .plugin_options import PLUGIN_OPTION_HELP, parse_plugin_options
 from .quantization import QUANTIZATION_HELP, parse_quantization
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def transcribe(
     plugin: Annotated[
         list[str] | None, typer.Option("--plugin", help="ARCH=distribution, where two claim one.")
     ] = None,
+    plugin_option: Annotated[list[str] | None, typer.Option("--plugin-option", help=PLUGIN_OPTION_HELP)] = None,
 ) -> int:
     """Turn speech into text. A file that cannot be used is said on standard error; the others are done."""
     from ..llm import LLM
@@ -58,7 +60,12 @@ def transcribe(
     if example and timestamps is None:
         timestamps = "segment"
     names = _names(files, output, FORMATS[format].suffix)
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "plugins": parse_pins(plugin or [])}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "device": device,
+        "plugins": parse_pins(plugin or []),
+        "plugin_options": parse_plugin_options(plugin_option),
+    }
     if max_seconds is not None:
         options["max_audio_seconds"] = max_seconds
     if quantization is not None:

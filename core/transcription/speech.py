@@ -46,6 +46,7 @@ class Speech:
             engine.inputs.tokenizer,
             engine.plan.max_model_len,
             self._load_processor,
+            engine.inputs.options,
         )
 
     def _load_processor(self) -> Any:

@@ -21,12 +21,14 @@ class InputProcessingContext:
         hf_config: The parsed config.
         tokenizer: The HF tokenizer, loaded once.
         mm_processor_kwargs: Extra processor arguments for every request of the engine.
+        options: The plugin's own validated options, if it declares some.
     """
 
     model: str
     hf_config: Any
     tokenizer: Any
     mm_processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: Any = None
 
 
 class BaseProcessingInfo:
