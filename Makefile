@@ -16,7 +16,7 @@ READY   := $(VENV)/.ready
 PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 PIP     := $(BIN)/python -m pip install --disable-pip-version-check -q
 
-.PHONY: demo test check bench docs format clean
+.PHONY: demo test check bench docs wheels format clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
@@ -55,6 +55,9 @@ bench: $(READY)  ## speed beside transformers, and as a share of what the machin
 
 docs: $(READY)  ## the documentation as a site, in build/site
 	@$(BIN)/zensical build --strict
+
+wheels: $(READY)  ## a wheel and an sdist of each distribution, in dist/
+	@$(BIN)/python scripts/release.py wheels
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
