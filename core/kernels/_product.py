@@ -8,10 +8,10 @@ from numba import njit, prange
 
 from ._lanes import WIDTH, load_lanes, store_lanes
 from ._tile import COLUMNS, ROWS, stack_room, tile_product
-from .compiled import REAL, exact_kernel
+from .compiled import REAL, at, exact_kernel, load, store
 
 BLOCK = 64
-"""Outputs that a packed weight holds side by side: `(output / 64, input / 2, 64, 2)`."""
+"""Outputs that a packed weight holds side by side: `(output / 64, input / 2, 64, 2)`, the last block filled up with zeros."""
 _AHEAD = 4096
 _few = [tile_product(rows, COLUMNS, accumulate=False, asks=COLUMNS) for rows in range(1, ROWS + 1)]
 _few_1, _few_2, _few_3, _few_4, _few_5, _few_6 = _few
@@ -39,6 +39,22 @@ def _strip(
         _few_1(x, stride, weight, wide, made, wide, depth, 0, ask, ask_stride, kind)
 
 
+@njit(error_model="numpy")
+def _put(sums: int, bias: int, out: int, count: int, kind: Any) -> None:
+    """Write so many sums of one row, from an address of float32 to one of `kind`."""
+    whole = count // WIDTH * WIDTH
+    for i in range(0, whole, WIDTH):
+        result = load_lanes(sums + 4 * i, REAL)
+        if bias != 0:
+            result = result + load_lanes(bias + 2 * i, kind)
+        store_lanes(out + 2 * i, result, kind)
+    for i in range(whole, count):
+        value = at(sums, REAL)[i]
+        if bias != 0:
+            value += load(at(bias, kind), i)
+        store(at(out, kind), i, value)
+
+
 @exact_kernel
 def packed_product(x: int, stride: int, rows: int, weight: int, bias: int, out: int, inputs: int, outputs: int,
                    kind: Any) -> None:  # fmt: skip
@@ -46,7 +62,7 @@ def packed_product(x: int, stride: int, rows: int, weight: int, bias: int, out: 
     size = inputs * BLOCK * 2
     strips = (rows + ROWS - 1) // ROWS
     share = 256 // strips
-    for block in prange(outputs // BLOCK):
+    for block in prange((outputs + BLOCK - 1) // BLOCK):
         sums = _sums()
         for strip in range(strips):
             first = strip * ROWS
@@ -60,9 +76,7 @@ def packed_product(x: int, stride: int, rows: int, weight: int, bias: int, out: 
                     _many(source, 2 * stride, place, 4 * BLOCK, made, 4 * BLOCK, inputs // 2, 0, ask, share, kind)
                 else:
                     _strip(some, source, 2 * stride, place, made, inputs // 2, place, 0, kind)
+            start = block * BLOCK
             for row in range(some):
-                for i in range(0, BLOCK, WIDTH):
-                    result, output = load_lanes(sums + 4 * (row * BLOCK + i), REAL), block * BLOCK + i
-                    if bias != 0:
-                        result = result + load_lanes(bias + 2 * output, kind)
-                    store_lanes(out + 2 * ((first + row) * outputs + output), result, kind)
+                _put(sums + 4 * row * BLOCK, bias + 2 * start if bias != 0 else 0,
+                     out + 2 * ((first + row) * outputs + start), min(BLOCK, outputs - start), kind)  # fmt: skip

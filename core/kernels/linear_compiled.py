@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ._lanes import DOTS_BF16
 from ._product import BLOCK, packed_product
@@ -54,16 +56,15 @@ class CompiledPackedLinear(PackedLinear):
 def packed_address(weight: Tensor, packed: Tensor) -> int | None:
     """Where a packed weight's bytes are, if `packed_product` knows how they lie: oneDNN's layout is its own affair, so it is
     looked at, once for each width in numbers that all differ and in a few blocks of the weight itself."""
-    outputs, inputs = weight.shape
-    if not DOTS_BF16 or weight.dtype is not torch.bfloat16 or outputs % BLOCK or inputs % 2:
+    inputs = weight.shape[1]
+    if not DOTS_BF16 or weight.dtype is not torch.bfloat16 or inputs % 2:
         return None
     if not hasattr(torch.ops.mkldnn, "data_ptr") or not hasattr(torch.ops.mkldnn, "_nbytes"):
         return None
-    if not _width_lies_in_blocks(inputs) or int(torch.ops.mkldnn._nbytes(packed)) != weight.nbytes:
+    if not _width_lies_in_blocks(inputs):
         return None
-    address = int(torch.ops.mkldnn.data_ptr(packed))
-    blocks = outputs // BLOCK
-    return address if all(_lies_there(weight, address, block) for block in {0, blocks // 2, blocks - 1}) else None
+    last = -(-len(weight) // BLOCK) - 1
+    return _address(weight, packed, {0, last // 2, last})
 
 
 @functools.cache
@@ -71,13 +72,20 @@ def _width_lies_in_blocks(inputs: int) -> bool:
     # Neighbours in all four dimensions of the layout differ: the numbers have at most 8 bits, all of which bfloat16 keeps.
     weight = (torch.arange(2 * BLOCK * inputs, dtype=torch.int32) * 37 % 251).to(torch.bfloat16).view(2 * BLOCK, inputs)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS_HINT)
-    if int(torch.ops.mkldnn._nbytes(packed)) != weight.nbytes:
-        return False
+    return _address(weight, packed, {0, 1}) is not None
+
+
+def _address(weight: Tensor, packed: Tensor, blocks: Iterable[int]) -> int | None:
+    """Where a packed weight's bytes are, if these blocks of it lie there as `packed_product` reads them."""
+    outputs, inputs = weight.shape
+    size = BLOCK * inputs * weight.itemsize
+    if int(torch.ops.mkldnn._nbytes(packed)) != -(-outputs // BLOCK) * size:
+        return None
     address = int(torch.ops.mkldnn.data_ptr(packed))
-    return _lies_there(weight, address, 0) and _lies_there(weight, address, 1)
-
-
-def _lies_there(weight: Tensor, address: int, block: int) -> bool:
-    rows = weight[block * BLOCK : (block + 1) * BLOCK]
-    expected = rows.view(BLOCK, -1, 2).transpose(0, 1).contiguous().view(torch.uint8).numpy().tobytes()
-    return bool(ctypes.string_at(address + block * rows.nbytes, rows.nbytes) == expected)
+    for block in blocks:
+        rows = weight[block * BLOCK : (block + 1) * BLOCK]
+        filled = functional.pad(rows, (0, 0, 0, BLOCK - len(rows)))
+        expected = filled.view(BLOCK, -1, 2).transpose(0, 1).contiguous().view(torch.uint8).numpy().tobytes()
+        if ctypes.string_at(address + block * size, size) != expected:
+            return None
+    return address

@@ -89,7 +89,7 @@ def test_a_packed_product_is_the_product(rows: int, bias: bool, dtype: torch.dty
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 12, 64, 257])
-@pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (256, 192), (48, 128), (64, 100)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (256, 192), (48, 128), (64, 100), (64, 25)])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_compiled_product_of_a_packed_weight(rows: int, inputs: int, outputs: int, bias: bool) -> None:
     torch.manual_seed(rows)
@@ -98,7 +98,7 @@ def test_a_compiled_product_of_a_packed_weight(rows: int, inputs: int, outputs: 
         pytest.skip("this build of torch cannot reorder weights for oneDNN")
     x, b = wide[:, 3 : 3 + inputs], torch.randn(outputs).bfloat16() if bias else None
     product = CompiledPackedLinear(weight, b)
-    if DOTS_BF16 and inputs % 64 == outputs % 64 == 0:
+    if DOTS_BF16 and inputs % 64 == 0:
         assert product.address is not None, "oneDNN packs in another way than the kernel reads"
     expected = torch.nn.functional.linear(x.float(), weight.float(), b.float() if b is not None else None)
     torch.testing.assert_close(product(x).float(), expected, rtol=2**-7, atol=2**-7)
