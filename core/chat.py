@@ -12,6 +12,8 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,7 +62,12 @@ class ChatRenderer:
         check_text: Refuses a rendered text that cannot be tokenized.
         bos_by_processor: Whether the special tokens of an ordinary tokenization are added when the template did not
             write them, as HF's processors do (its tokenizers do not).
+
+    Attributes:
+        time_limit: Entered around each rendering, to end one that takes too long where its process can.
     """
+
+    time_limit: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __init__(
         self,
@@ -76,17 +83,22 @@ class ChatRenderer:
         self.tokenizer, self.placeholder, self.bos_by_processor = tokenizer, placeholder, bos_by_processor
         self.template = _read_template(template) if template is not None else model_template
 
-    def render(self, messages: Sequence[Mapping[str, Any]], **template_kwargs: Any) -> ChatPrompt:
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], *, chat_template: str | None = None, **template_kwargs: Any
+    ) -> ChatPrompt:
         """Render one conversation and tokenize it.
 
         Args:
             messages: `{"role": …, "content": text or parts}` in HF's or OpenAI's form.
+            chat_template: Jinja for this conversation alone.
             template_kwargs: Passed to the template, e.g. `add_generation_prompt`. `tools`, in OpenAI's form or as
                 functions, must be known to it.
 
         Raises:
             InvalidRequestError: A message, part or tool is malformed, or the template refuses the conversation.
         """
+        if chat_template is not None:
+            return self._with(chat_template).render(messages, **template_kwargs)
         if self.template is None:
             raise InvalidRequestError(
                 "this model has no chat template: use generate(), or give one with LLM(chat_template=…)",
@@ -107,6 +119,15 @@ class ChatRenderer:
             ids = self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
             return ChatPrompt(text, list(ids), media, parser)
         return ChatPrompt(text, self._guarded.encode(rendered, guard, special), media, parser)
+
+    def _with(self, template: Any) -> ChatRenderer:
+        """The same with another template."""
+        if not isinstance(template, str):
+            raise InvalidRequestError(f"chat_template is Jinja, not a {type(template).__name__}", param="chat_template")
+        twin = copy(self)
+        twin.template = template
+        twin.__dict__.pop("_string_content", None)  # what the other template takes
+        return twin
 
     @cached_property
     def added_tokens(self) -> dict[str, int]:
@@ -130,9 +151,10 @@ class ChatRenderer:
 
     def _apply(self, messages: list[dict[str, Any]], **kwargs: Any) -> str:
         try:
-            out = self.tokenizer.apply_chat_template(
-                messages, chat_template=self.template, tokenize=False, **{"add_generation_prompt": True, **kwargs}
-            )
+            with self.time_limit():
+                out = self.tokenizer.apply_chat_template(
+                    messages, chat_template=self.template, tokenize=False, **{"add_generation_prompt": True, **kwargs}
+                )
         except Exception as e:  # a template may raise whatever it likes
             raise InvalidRequestError(
                 f"the chat template refuses this conversation: {type(e).__name__}: {e!s:.200}", code="template_error"

@@ -13,6 +13,9 @@ from .jobs import Job
 from .outputs import RequestOutput, RequestOutputKind
 from .served import Stepper
 
+TEXT_TOKENS = 64
+"""Of a sequence whose end alone is wanted, text is made whenever it has so many tokens more: its end is little work then."""
+
 
 def check_timeout(timeout: float | None) -> None:
     """Refuse what is no time to wait."""
@@ -127,7 +130,9 @@ class Stream:
     def tell(self, index: int, num_tokens: int, *, finished: bool) -> bool:
         """See `Listener.tell`."""
         self._told[index] = (num_tokens, finished)
-        return finished or self.kind is not RequestOutputKind.FINAL_ONLY or bool(self.job.params.stops)
+        if finished or self.kind is not RequestOutputKind.FINAL_ONLY or self.job.params.stops:
+            return True
+        return (num_tokens - self.job.requests[index].prompt_len) % TEXT_TOKENS == 0
 
     def refuse(self, error: EngineError) -> None:
         """See `Listener.refuse`."""

@@ -94,6 +94,14 @@ def serve(
         list[str] | None,
         _option("--allowed-media-network", help="Private network, as 10.1.0.0/16, where these hosts may be."),
     ] = None,
+    trust_request_template: Annotated[
+        bool | None,
+        _option("--trust-request-template/--no-trust-request-template", help="Requests may bring a chat template."),
+    ] = None,
+    enable_mm_embeds: Annotated[
+        bool | None,
+        _option("--enable-mm-embeds/--no-enable-mm-embeds", help="Requests may bring embeddings of pictures."),
+    ] = None,
     max_body_bytes: Annotated[
         int | None, _option("--max-body-bytes", help="Largest request.", default="64 MiB")
     ] = None,
@@ -106,6 +114,15 @@ def serve(
     drain_timeout: Annotated[
         float | None,
         _option("--drain-timeout", "--shutdown-timeout", help="Seconds for requests in flight at the end.", default=30),
+    ] = None,
+    input_processes: Annotated[
+        int | None, _option("--input-processes", help="Processes for prompts, of each model.", default="a CPU in 4")
+    ] = None,
+    input_timeout: Annotated[
+        float | None, _option("--input-timeout", help="Seconds that a prompt may take there.", default=30)
+    ] = None,
+    load_timeout: Annotated[
+        float | None, _option("--load-timeout", help="Seconds without progress until loading hangs.", default=600)
     ] = None,
     engine_restarts: Annotated[
         int | None, _option("--engine-restarts", help="How often a dead engine is replaced.", default=2)
@@ -208,10 +225,15 @@ def serve(
         "allowed_origins": allowed_origin,
         "allowed_media_hosts": allowed_media_host,
         "allowed_media_networks": allowed_media_network,
+        "trust_request_template": trust_request_template,
+        "enable_mm_embeds": enable_mm_embeds,
         "max_body_bytes": max_body_bytes,
         "request_timeout": request_timeout,
         "write_timeout": write_timeout,
         "drain_timeout": drain_timeout,
+        "input_processes": input_processes,
+        "input_timeout": input_timeout,
+        "load_timeout": load_timeout,
         "engine_restarts": engine_restarts,
         "watchdog_timeout": watchdog_timeout,
         "log_level": log_level,

@@ -1,15 +1,14 @@
-"""Bodies: the type that a route takes, and no more bytes than it may have, before anything is parsed."""
+"""Bodies: the type that a route takes, and no more bytes than it may have, before anything is parsed. Large ones are parsed and
+checked in a thread."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import HTTPException
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -17,11 +16,15 @@ from starlette.types import Message
 
 from ..errors import OverloadedError
 from .errors import HttpError
+from .json_body import parse
 from .settings import ServerSettings
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-_MAYBE_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 LINGER_SECONDS = 2.0
+SMALL_BYTES = 128 * 1024
+"""What is parsed where it stands, since a thread would take longer to begin."""
+FORM_BYTES = 256 * 1024
+"""Of a form, read before others have their turn."""
 BUFFERED_BYTES = 2**30
 """Bodies of all requests in flight together."""
 
@@ -100,13 +103,27 @@ def route_for(content_type: str, reader: BodyReader) -> type[APIRoute]:
                 _check_type(request, content_type)
                 body = await reader.read(request)
                 try:
-                    return await handle(_Replayed(request, bytes(body)))
+                    if self.body_field is None:
+                        return await handle(_Form(request, body))
+                    if len(body) > SMALL_BYTES:
+                        value = await asyncio.to_thread(_checked, body, self.body_field)
+                    else:
+                        value = parse(body) if body else None
+                    return await handle(_Json(request, value, is_empty=not body))
                 finally:
                     reader.release(body)
 
             return checked
 
     return Route
+
+
+def _checked(body: bytearray, field: Any) -> Any:
+    """The request that a body is, of the route's own class: FastAPI takes it as it is."""
+    value, errors = field.validate(parse(body), {}, loc=("body",))
+    if errors:
+        raise RequestValidationError(errors)
+    return value
 
 
 def _check_type(request: Request, wanted: str) -> None:
@@ -118,37 +135,34 @@ def _check_type(request: Request, wanted: str) -> None:
     raise HttpError(415, f"send this with the header Content-Type: {wanted}, not {given[:60] or 'without one'}")
 
 
-class _Replayed(Request):
-    """A request with its body to be read again; after that, it tells when the client leaves."""
+class _Json(Request):
+    """A request whose body has been read and parsed; what it receives yet is that the client leaves."""
 
-    def __init__(self, request: Request, body: bytes) -> None:
-        self._whole, self._sent, self._live = body, False, request.receive
-        super().__init__(request.scope, self._next)
+    def __init__(self, request: Request, value: Any, *, is_empty: bool) -> None:
+        super().__init__(request.scope, request.receive)
+        self._value, self._is_empty = value, is_empty
 
-    async def _next(self) -> Message:
-        if self._sent:
-            return await self._live()
-        self._sent = True
-        return {"type": "http.request", "body": self._whole, "more_body": False}
+    async def body(self) -> bytes:
+        """Nothing but whether there is one."""
+        return b"" if self._is_empty else b"{}"
 
     async def json(self) -> Any:
-        """The body as JSON, or an error that says what is wrong with it."""
-        try:
-            value = json.loads(self._whole)
-            if b"\\u" in self._whole and _MAYBE_HALF.search(self._whole):
-                json.dumps(value, ensure_ascii=False).encode()
-            return value
-        except RecursionError:
-            raise _no_json("it is nested too deep") from None
-        except UnicodeDecodeError:
-            raise _no_json("it is not in UTF-8") from None
-        except UnicodeEncodeError:
-            raise _no_json("it holds half a character, as \\ud83d without its other half") from None
-        except json.JSONDecodeError as e:
-            raise _no_json(f"{e.msg}, at line {e.lineno}, column {e.colno}") from None
-        except ValueError:  # Python reads no number of more than some thousand digits
-            raise _no_json("it holds a number of very many digits") from None
+        """What it is."""
+        return self._value
 
 
-def _no_json(why: str) -> HTTPException:
-    return HTTPException(400, {"message": f"the body is not JSON: {why}", "code": "invalid_json"})
+class _Form(Request):
+    """A request with its body to be read again, a piece at a time; after that, it tells when the client leaves."""
+
+    def __init__(self, request: Request, body: bytearray) -> None:
+        super().__init__(request.scope, self._next)
+        self._whole, self._live = body, request.receive
+        self._starts = iter(range(0, max(1, len(body)), FORM_BYTES))
+
+    async def _next(self) -> Message:
+        start = next(self._starts, None)
+        if start is None:
+            return await self._live()
+        await asyncio.sleep(0)
+        piece, end = bytes(self._whole[start : start + FORM_BYTES]), start + FORM_BYTES
+        return {"type": "http.request", "body": piece, "more_body": end < len(self._whole)}

@@ -21,6 +21,7 @@ from .supervisor import OnProgress, State, Supervisor
 
 RESTARTS = 2
 WATCHDOG_SECONDS = 300.0
+LOAD_SECONDS = 600.0
 INPUT_SECONDS = 30.0
 WAITING_THREADS = 32
 """Threads that wait for prompts to be processed."""
@@ -52,6 +53,7 @@ class EngineClient(AsyncLLM):
         model: As `AsyncLLM` takes it.
         engine_restarts: How often a process that has died is replaced, in all.
         watchdog_timeout: Seconds without a word from the process after which it is taken to hang.
+        load_timeout: Seconds without progress after which loading is taken to hang.
         input_processes: How many processes process prompts, one at a time each; None: one for four processors.
         input_timeout: Seconds that a prompt may take there.
         on_progress: Told, in a thread, how far loading has come: (what, how many, of how many).
@@ -67,6 +69,7 @@ class EngineClient(AsyncLLM):
         *,
         engine_restarts: int = RESTARTS,
         watchdog_timeout: float = WATCHDOG_SECONDS,
+        load_timeout: float = LOAD_SECONDS,
         input_processes: int | None = None,
         input_timeout: float = INPUT_SECONDS,
         on_progress: OnProgress | None = None,
@@ -79,6 +82,7 @@ class EngineClient(AsyncLLM):
             options,
             restarts=engine_restarts,
             watchdog_timeout=watchdog_timeout,
+            load_timeout=load_timeout,
             on_progress=on_progress,
         )
         self._open(engine, supervisor, threads=WAITING_THREADS)

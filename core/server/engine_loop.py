@@ -12,7 +12,8 @@ from typing import Any
 import zmq
 
 from ..engine import Engine
-from ..errors import EngineDeadError, EngineError, RequestTimeoutError, ServerError
+from ..errors import EngineDeadError, EngineError, GrammarError, RequestTimeoutError, ServerError
+from ..grammar.compiler import SECONDS
 from ..inputs import ProcessedInput
 from ..jobs import Job, JobMaker
 from ..kernels.choice import prepare_thread
@@ -135,8 +136,18 @@ class EngineLoop:
             self._begin(add, self._make(add, made, params))
             return
 
+        asked = time.monotonic()
+
         def compile_and_ring() -> None:
-            self._compiled.append((add, self._make(add, made, params)))
+            if params.structured_outputs is not None and time.monotonic() - asked > SECONDS:
+                answer: Job | EngineError = GrammarError(
+                    f"structured_outputs: no compiler was free within {SECONDS:g} s; try again later",
+                    code="grammar_timeout",
+                    param="sampling_params.structured_outputs",
+                )
+            else:
+                answer = self._make(add, made, params)
+            self._compiled.append((add, answer))
             self._bell.ring()
 
         self._compiling.update((add.key + i, False) for i in range(params.n))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from ..errors import EngineError
 from ..outputs import RequestOutput
@@ -39,6 +41,8 @@ async def watched(
         if last is not None:
             serving.ended(model, last, tokens, reason)
             state = request.scope["state"]
+            if last.metrics.first_token_time is not None:
+                state.setdefault("first_token_seconds", last.metrics.first_token_time - last.metrics.arrival_time)
             state["prompt_tokens"] = state.get("prompt_tokens", 0) + len(last.prompt_token_ids)
             state["completion_tokens"] = state.get("completion_tokens", 0) + tokens
 
@@ -51,6 +55,13 @@ async def whole(outputs: Outputs) -> RequestOutput:
             last = output
     assert last is not None
     return last
+
+
+async def reply(make: Callable[[], dict[str, Any]], *, large: bool) -> JSONResponse:
+    """A reply in one piece; a `large` one, of any number of log-probabilities, is made in a thread."""
+    if large:
+        return await asyncio.to_thread(lambda: JSONResponse(make()))
+    return JSONResponse(make())
 
 
 async def all_whole(streams: Sequence[Outputs]) -> list[RequestOutput]:

@@ -6,8 +6,10 @@ what hangs is ended with its process, and what breaks it breaks nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from ..inputs import InputProcessor
 
 logger = logging.getLogger(__name__)
+TEMPLATE_SECONDS = 5.0
+"""For a template to render a conversation."""
 
 
 def main(given: Mapping[str, Any]) -> None:
@@ -55,7 +59,29 @@ def _made(setup: wire.Setup) -> InputProcessor:
     from ..plugins import Catalog
 
     Catalog.use(Catalog.from_records(setup.records))
-    return InputProcessor(Blueprint.of(setup.model, setup.options))
+    made = InputProcessor(Blueprint.of(setup.model, setup.options))
+    made.chat.time_limit = lambda: ended_after(TEMPLATE_SECONDS)
+    return made
+
+
+@contextlib.contextmanager
+def ended_after(seconds: float) -> Iterator[None]:
+    """End what runs within after so many seconds. For the main thread alone, and for Python: a call into a library goes on.
+
+    Raises:
+        TimeoutError: It was ended.
+    """
+
+    def end(number: int, frame: object) -> None:
+        raise TimeoutError(f"it takes more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _answer(inputs: InputProcessor, ask: wire.Ask) -> wire.Made | wire.Failed:

@@ -12,8 +12,19 @@ from ..errors import InvalidRequestError, MediaForbiddenError
 from ..media.door import fetch_media
 from ..media.fetch import MediaFetcher
 from ..media.source import is_remote, is_url
+from .embeds import read_embeds
 from .models import ServedModel
-from .protocol.chat import AudioPart, AudioUrlPart, ContentPart, ImagePart, Message, TextPart
+from .protocol.chat import (
+    AudioPart,
+    AudioUrlPart,
+    ContentPart,
+    ImageEmbedsPart,
+    ImagePart,
+    ImageUrl,
+    MediaUrl,
+    Message,
+    TextPart,
+)
 from .settings import ServerSettings
 
 FETCHES = 8
@@ -27,6 +38,7 @@ class MediaDoor:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.fetcher = MediaFetcher(settings.allowed_media_hosts, settings.allowed_media_networks)
+        self._takes_embeds = settings.enable_mm_embeds
         self._workers = ThreadPoolExecutor(FETCHES, "media-fetch")
 
     async def open(self, messages: Sequence[Message], model: ServedModel) -> list[dict[str, Any]]:
@@ -36,11 +48,23 @@ class MediaDoor:
             MediaError: A picture or clip comes from where none may come from, or does not come.
         """
         made = [_message(message, f"messages.{i}") for i, message in enumerate(messages)]
-        remote = [part for message in made for part in _media_parts(message) if is_remote(part[part["type"]])]
+        await _all(self._read(part) for message in made for part in _parts(message, "image_embeds"))
+        media = [part for message in made for part in _parts(message, "image", "audio")]
+        remote = [part for part in media if _is_remote(part[part["type"]])]
         if remote:
             _check_number(remote, model)
             await _all(self._fill(part) for part in remote)
         return made
+
+    async def _read(self, part: dict[str, Any]) -> None:
+        """Embeddings of a client's, where these are taken."""
+        if not self._takes_embeds:
+            raise InvalidRequestError(
+                "this server takes no embeddings of media, unless it was started with --enable-mm-embeds",
+                code="unsupported_parameter",
+                param="messages",
+            )
+        part["image_embeds"] = await asyncio.to_thread(read_embeds, part["image_embeds"], "messages")
 
     async def _fill(self, part: dict[str, Any]) -> None:
         modality = part["type"]
@@ -50,15 +74,33 @@ class MediaDoor:
         )
 
 
+def without_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as a log may have them: of media, how long they are."""
+
+    def shown(part: dict[str, Any]) -> dict[str, Any]:
+        kind = part["type"]
+        return part if kind == "text" else {"type": kind, "length": len(part[kind])}
+
+    contents = [(message["role"], message["content"]) for message in messages]
+    return [
+        {"role": role, "content": [shown(part) for part in content] if isinstance(content, list) else content}
+        for role, content in contents
+    ]
+
+
 async def _all(work: Any) -> None:
     """Wait for all, or for the first that fails."""
     coroutines: list[Coroutine[Any, Any, None]] = list(work)
     await asyncio.gather(*coroutines)
 
 
-def _media_parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+def _parts(message: dict[str, Any], *kinds: str) -> list[dict[str, Any]]:
     content = message["content"]
-    return [part for part in content if part["type"] in ("image", "audio")] if isinstance(content, list) else []
+    return [part for part in content if part["type"] in kinds] if isinstance(content, list) else []
+
+
+def _is_remote(data: str | bytes) -> bool:
+    return isinstance(data, str) and is_remote(data)
 
 
 def _check_number(parts: Sequence[dict[str, Any]], model: ServedModel) -> None:
@@ -95,22 +137,26 @@ def _part(part: ContentPart, where: str) -> dict[str, Any]:
             raise InvalidRequestError("this text part has no text", param=where)
         return {"type": "text", "text": text}
     if isinstance(part, ImagePart):
-        url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
+        url = part.image_url.url if isinstance(part.image_url, ImageUrl) else part.image_url
         return {"type": "image", "image": _allowed(url, f"{where}.image_url")}
     if isinstance(part, AudioPart):
-        return {"type": "audio", "audio": f"data:;base64,{_base64(part.input_audio.data)}"}
+        return {"type": "audio", "audio": _clip(part.input_audio.data)}
+    if isinstance(part, ImageEmbedsPart):
+        return {"type": "image_embeds", "image_embeds": part.image_embeds}
     assert isinstance(part, AudioUrlPart)
-    url = part.audio_url if isinstance(part.audio_url, str) else part.audio_url.url
+    url = part.audio_url.url if isinstance(part.audio_url, MediaUrl) else part.audio_url
     return {"type": "audio", "audio": _allowed(url, f"{where}.audio_url")}
 
 
-def _base64(data: str) -> str:
-    """The data alone; some clients send them as a `data:` URI."""
-    return data.partition(",")[2] if data.lstrip()[:5].lower() == "data:" else data
+def _clip(data: str | bytes) -> str | bytes:
+    """A clip in base64, as a `data:` URI; some clients send one."""
+    if isinstance(data, bytes):
+        return data
+    return f"data:;base64,{data.partition(',')[2] if data.lstrip()[:5].lower() == 'data:' else data}"
 
 
-def _allowed(url: str, where: str) -> str:
-    if not is_url(url):
+def _allowed(url: str | bytes, where: str) -> str | bytes:
+    if isinstance(url, str) and not is_url(url):
         raise MediaForbiddenError("this is no URL: send a data: URI", param=where)
     return url
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,10 +76,10 @@ class Serving:
         most = self.settings.request_timeout
         return most if asked is None else min(asked, most)
 
-    def log_prompt(self, request: Request, prompt: Any) -> None:
+    def log_prompt(self, request: Request, prompt: Callable[[], Any]) -> None:
         """Write a prompt into the log, where prompts were asked for."""
         if self.settings.log_prompts:
-            prompts.info("prompt", extra={"facts": {"request_id": request.state.request_id, "prompt": prompt}})
+            prompts.info("prompt", extra={"facts": {"request_id": request.state.request_id, "prompt": prompt()}})
 
     def ended(self, model: ServedModel, output: RequestOutput, num_tokens: int, reason: str) -> None:
         """Count a prompt that has ended."""

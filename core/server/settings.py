@@ -25,12 +25,17 @@ class ServerSettings(BaseModel):
         allowed_origins: Pages of these origins may call the server from a browser.
         allowed_media_hosts: Hosts that pictures and clips may be fetched from; none: nothing is fetched.
         allowed_media_networks: Private networks whose addresses these hosts may have.
+        trust_request_template: Requests may bring a chat template of their own.
+        enable_mm_embeds: Requests may bring embeddings in the place of pictures.
         max_body_bytes: Largest request.
         max_uploads: Bodies over a MiB that are read and opened at a time.
         request_timeout: Seconds that a request may take; it may ask for less.
         idle_timeout: Seconds that a client may take for the next bytes of its request.
         keep_alive: Seconds of silence in a stream after which a comment is sent.
         write_timeout: Seconds after which a client that does not read its stream is dropped.
+        input_processes: How many processes process prompts, for each model; None: one for four processors.
+        input_timeout: Seconds that a prompt may take there.
+        load_timeout: Seconds without progress after which the loading of a model is taken to hang.
         engine_restarts: How often an engine process that has died is replaced, before the server gives up.
         watchdog_timeout: Seconds without a word after which an engine process is taken to hang.
         drain_timeout: Seconds that requests in flight are given once the server is told to end.
@@ -48,12 +53,17 @@ class ServerSettings(BaseModel):
     allowed_origins: tuple[str, ...] = ()
     allowed_media_hosts: tuple[str, ...] = ()
     allowed_media_networks: tuple[str, ...] = ()
+    trust_request_template: bool = False
+    enable_mm_embeds: bool = False
     max_body_bytes: int = Field(64 * 2**20, ge=1024)
     max_uploads: int = Field(8, ge=1)
     request_timeout: float = Field(600.0, gt=0)
     idle_timeout: float = Field(30.0, gt=0)
     keep_alive: float = Field(15.0, gt=0)
     write_timeout: float = Field(60.0, gt=0)
+    input_processes: int | None = Field(None, ge=1, le=64)
+    input_timeout: float = Field(30.0, gt=0)
+    load_timeout: float = Field(600.0, gt=0)
     engine_restarts: int = Field(2, ge=0)
     watchdog_timeout: float = Field(300.0, gt=0)
     drain_timeout: float = Field(30.0, ge=0)

@@ -36,7 +36,7 @@ def serve(models: Sequence[str], settings: ServerSettings, options: Mapping[str,
 
     Raises:
         StartupError: A model cannot be loaded as asked, or the port is taken.
-        EngineDeadError: An engine ended for good while it served.
+        EngineDeadError: Every engine has ended for good; this is the cause of the last one.
     """
     logs.set_up(settings)
     names = named(models, settings, options)
@@ -74,6 +74,9 @@ async def _opened(
                 model,
                 engine_restarts=settings.engine_restarts,
                 watchdog_timeout=settings.watchdog_timeout,
+                load_timeout=settings.load_timeout,
+                input_processes=settings.input_processes,
+                input_timeout=settings.input_timeout,
                 on_progress=bars.of(name),
                 **options,
             )
@@ -99,16 +102,13 @@ def _silent(logger: logging.Logger) -> Iterator[None]:
 
 
 async def _lost(clients: Sequence[EngineClient]) -> EngineError:
-    """Wait until one of the engines has ended for good."""
+    """Wait until all of the engines have ended for good: what one can still do is done."""
     waiting = [asyncio.ensure_future(client.ended()) for client in clients]
     try:
-        while waiting:
-            done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            cause = next((task.result() for task in done if task.result() is not None), None)
-            if cause is not None:
-                return cause
-            waiting = list(rest)
-        return await asyncio.Future()  # all were closed: nothing more can be lost
+        for ended in asyncio.as_completed(waiting):
+            cause = await ended
+        assert cause is not None, "they are closed after this has been cancelled"
+        return cause
     finally:
         for task in waiting:
             task.cancel()

@@ -15,13 +15,14 @@ import msgspec
 import zmq
 
 from ..engine_thread import Listener
-from ..errors import EngineDeadError, EngineError, ServerError
+from ..errors import EngineDeadError, EngineError, ServerError, StartupError
 from ..request import Request
 from . import wire
 from .bell import Bell
 from .child import Child
 from .faults import from_fault
 from .gauges import Gauges, Levels, Totals
+from .hang import within
 from .line import LineClosedError
 from .remote_engine import RemoteEngine
 from .sequences import Sequences
@@ -52,6 +53,7 @@ class Supervisor:
         model, options: What to run.
         restarts: How often a process that has died may be replaced, in all.
         watchdog_timeout: Seconds without a word after which a process is taken to hang.
+        load_timeout: The same, while it loads the model.
         on_progress: Told, in the thread, how far loading has come.
     """
 
@@ -63,9 +65,11 @@ class Supervisor:
         *,
         restarts: int,
         watchdog_timeout: float,
+        load_timeout: float,
         on_progress: OnProgress | None = None,
     ) -> None:
-        self.engine, self.restarts_left, self.watchdog_timeout = engine, restarts, watchdog_timeout
+        self.engine, self.restarts_left = engine, restarts
+        self.watchdog_timeout, self.load_timeout = watchdog_timeout, load_timeout
         self.state = State.LOADING
         self.restarts = 0
         self.ready: Future[None] = Future()
@@ -165,7 +169,7 @@ class Supervisor:
         self.pid = child.pid
         try:
             if self._setup is None:  # while the process imports what it needs
-                self._setup = self.engine.find(self._model, self._options)
+                self._setup = within(self.load_timeout, lambda: self.engine.find(self._model, self._options))
                 self._setup.heartbeat = min(1.0, self.watchdog_timeout / 4)
             return self._watch(child)
         except EngineError as error:
@@ -204,12 +208,14 @@ class Supervisor:
             if self._closing:
                 self._send(wire.Close())
                 return None
-            if self.state is State.READY and time.monotonic() - self._heard > self.watchdog_timeout:
+            silence = time.monotonic() - self._heard
+            if self.state is State.READY and silence > self.watchdog_timeout:
                 stacks = child.stacks(DUMP_SECONDS)
-                logger.error(
-                    "the engine has not been heard of for %g s; it was doing this:\n%s", self.watchdog_timeout, stacks
-                )
+                logger.error("the engine has not been heard of for %.0f s; it was doing this:\n%s", silence, stacks)
                 return EngineDeadError(f"it has not been heard of for {self.watchdog_timeout:g} s: a step hangs")
+            if self.state is not State.READY and silence > self.load_timeout:
+                stacks = _indented(child.stacks(DUMP_SECONDS))
+                return StartupError(f"loading the model has not come on for {self.load_timeout:g} s:{stacks}")
 
     def _read(self, message: Any, child: Child) -> None:
         self._heard = time.monotonic()

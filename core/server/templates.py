@@ -1,4 +1,5 @@
-"""What a request may pass to the model's chat template. The template itself is the model's, or the operator's."""
+"""What a request may pass to the model's chat template. The template itself is the model's or the operator's, unless the operator
+trusts who sends requests."""
 
 from __future__ import annotations
 
@@ -16,22 +17,27 @@ RESERVED = frozenset({
 class Templated(Protocol):
     """A request with a conversation."""
 
+    chat_template: str | None
     chat_template_kwargs: dict[str, Any] | None
     add_generation_prompt: bool | None
     continue_final_message: bool | None
 
-    @property
-    def model_extra(self) -> dict[str, Any] | None: ...
 
-
-def template_kwargs(body: Templated) -> dict[str, Any]:
+def template_kwargs(body: Templated, *, trusted: bool) -> dict[str, Any]:
     """What is passed to the template.
+
+    Args:
+        body: The request.
+        trusted: Whether it may bring the template itself.
 
     Raises:
         InvalidRequestError: A name is not the template's.
     """
-    if "chat_template" in (body.model_extra or {}):
-        raise InvalidRequestError("a request brings no template of its own to this server", param="chat_template")
+    if body.chat_template is not None and not trusted:
+        raise InvalidRequestError(
+            "a request brings no template of its own to this server, unless it was started with --trust-request-template",
+            param="chat_template",
+        )
     kwargs = dict(body.chat_template_kwargs or {})
     reserved = sorted(RESERVED & set(kwargs))
     if reserved:
@@ -44,6 +50,8 @@ def template_kwargs(body: Templated) -> dict[str, Any]:
         value = getattr(body, name)
         if value is not None:
             kwargs[name] = value
+    if body.chat_template is not None:
+        kwargs["chat_template"] = body.chat_template
     if body.continue_final_message:
         kwargs["add_generation_prompt"] = False
     return kwargs

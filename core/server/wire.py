@@ -1,7 +1,7 @@
 """What a server and its engine process say to each other: msgspec structs, and the bytes of tensors beside them. No pickle.
 
-A message is a frame of MessagePack, and one more for each tensor or array in it, which are not copied on their way. What comes
-in is checked against the structs below; a message that is none of them is an error, not a guess.
+A message is a frame of MessagePack, and one more for each tensor, array or file in it, which are not copied on their way. What
+comes in is checked against the structs below; a message that is none of them is an error, not a guess.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from torch import Tensor
 
 from .gauges import Gauges
 
-FORMAT = 1
+FORMAT = 2
 """Changes with these structs. Both ends come from one installation, so another number means that there are two."""
 Blob = bytes | bytearray | memoryview
-_TENSOR, _ARRAY, _TUPLE = 1, 2, 3
+_TENSOR, _ARRAY, _TUPLE, _BYTES = 1, 2, 3, 4
+INLINE_BYTES = 16 * 1024
+"""Bytes up to this number stand in their message; more are a frame of their own."""
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -290,6 +292,8 @@ class Codec:
             return self._block(_ARRAY, data, array.dtype.str, value.shape)
         if isinstance(value, _Tuple):
             return msgspec.msgpack.Ext(_TUPLE, self._encoder.encode(value.values))
+        if isinstance(value, _File):
+            return self._block(_BYTES, value.data, "", ())
         raise TypeError(f"a {type(value).__name__} cannot be sent to another process")
 
     def _block(self, code: int, data: Blob, dtype: str, shape: Sequence[int]) -> msgspec.msgpack.Ext:
@@ -301,6 +305,8 @@ class Codec:
             return tuple(msgspec.msgpack.decode(data, ext_hook=self._read))
         index, name, shape = msgspec.msgpack.decode(data, type=tuple[int, str, tuple[int, ...]])
         frame = self._frames[index]
+        if code == _BYTES:
+            return bytes(frame)
         if code == _TENSOR:
             dtype = _DTYPES[name]
             return (torch.frombuffer(frame, dtype=dtype) if len(frame) else torch.empty(0, dtype=dtype)).view(shape)
@@ -316,10 +322,19 @@ class _Tuple:
         self.values = [as_it_is(value) for value in values]
 
 
+class _File:
+    """Bytes that are too many to be copied into a message."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
 def as_it_is(value: Any) -> Any:
     """A value in the form that arrives as what it is."""
     if isinstance(value, np.generic):
         return np.asarray(value)
+    if isinstance(value, bytes) and len(value) > INLINE_BYTES:
+        return _File(value)
     if isinstance(value, tuple):
         return _Tuple(value)
     if isinstance(value, list):

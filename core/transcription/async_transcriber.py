@@ -55,7 +55,7 @@ class AsyncTranscriber:
     async def transcribe(self, values: Sequence[Any], wish: Wish, on_error: OnError) -> list[Transcription]:
         """All clips, in order. As many as memory allows are opened and run together."""
         config, results = self.speech.config(wish.task), Results(wish.task, on_error)
-        groups = Clips(values, config.sample_rate, self.limits).in_groups(results)
+        groups = Clips(values, config.sample_rate, self.limits, self.speech.engine.inputs.fetcher).in_groups(results)
         while (opened := await self.in_thread(next, groups, None)) is not None:
             try:
                 async with asyncio.TaskGroup() as tasks:
@@ -68,7 +68,7 @@ class AsyncTranscriber:
     async def stream(self, values: Sequence[Any], wish: Wish) -> AsyncGenerator[TranscriptionDelta, None]:
         """Clips one after another, each as its text comes."""
         config = self.speech.config(wish.task)
-        clips = Clips(values, config.sample_rate, self.limits)
+        clips = Clips(values, config.sample_rate, self.limits, self.speech.engine.inputs.fetcher)
         for index in range(len(values)):
             opened = await self.in_thread(clips.open, index)
             async with aclosing(self._stream_clip(index, config, opened.wave, wish)) as deltas:

@@ -9,6 +9,9 @@ from ..errors import EngineError, InvalidRequestError
 from ..job_runner import OnError
 from ..media.audio import AudioClip, load_audio
 from ..media.audio_limits import AudioLimits
+from ..media.door import fetch_media
+from ..media.fetch import MediaFetcher
+from ..media.source import is_remote
 from .result import Transcription
 
 
@@ -28,10 +31,11 @@ class Clips:
         values: As `LLM.transcribe` takes them.
         rate: To bring them to.
         limits: Of each.
+        fetcher: Gets those that are URLs of hosts that are allowed.
     """
 
-    def __init__(self, values: Sequence[Any], rate: int, limits: AudioLimits) -> None:
-        self.values, self.rate, self.limits = values, rate, limits
+    def __init__(self, values: Sequence[Any], rate: int, limits: AudioLimits, fetcher: MediaFetcher) -> None:
+        self.values, self.rate, self.limits, self.fetcher = values, rate, limits, fetcher
 
     def open(self, index: int) -> AudioClip:
         """One of them.
@@ -40,7 +44,10 @@ class Clips:
             MediaError: It cannot be used; of several, the message says which.
         """
         try:
-            return load_audio(self.values[index], sample_rate=self.rate, limits=self.limits)
+            value = self.values[index]
+            if self.fetcher and isinstance(value, str) and is_remote(value):
+                value = fetch_media(self.fetcher, "audio", value, self.limits)
+            return load_audio(value, sample_rate=self.rate, limits=self.limits)
         except EngineError as e:
             if len(self.values) > 1:
                 e.message = f"clip {index}: {e.message}"

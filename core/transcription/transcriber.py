@@ -50,7 +50,9 @@ class Transcriber:
             else:
                 waiting[index] = steps, next_round
 
-        for opened in Clips(values, config.sample_rate, self.limits).in_groups(results):
+        for opened in Clips(values, config.sample_rate, self.limits, self.speech.engine.inputs.fetcher).in_groups(
+            results
+        ):
             for index, clip in opened.items():
                 go_on(index, ClipTask(self.speech, config, clip.wave, wish).steps(), None)
             while waiting:
@@ -69,7 +71,7 @@ class Transcriber:
     def stream(self, values: Sequence[Any], wish: Wish) -> Iterator[TranscriptionDelta]:
         """Clips one after another, each as its text comes."""
         config = self.speech.config(wish.task)
-        clips = Clips(values, config.sample_rate, self.limits)
+        clips = Clips(values, config.sample_rate, self.limits, self.speech.engine.inputs.fetcher)
         for index in range(len(values)):
             yield from self._stream_clip(index, ClipTask(self.speech, config, clips.open(index).wave, wish))
 

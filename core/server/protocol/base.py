@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypeVar
 
 from ...outputs import RequestOutput
@@ -24,6 +25,8 @@ class _First(FailFast):
 
 Listed = Annotated[list[T], _First()]
 """A list of which the first wrong entry is told: a body may hold a million of them."""
+Data = str | SkipJsonSchema[bytes]
+"""A URL or base64; of a large body, the bytes that it stands for (see `json_body.py`)."""
 Name = Annotated[str, Field(max_length=256)]
 INT64 = 2**63
 LEAST_LOGPROB = -9999.0

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from .base import Listed, Part
+from .base import Data, Listed, Part
 from .sampling import SamplingFields
 
 MAX_MESSAGES, MAX_PARTS = 4096, 4096
@@ -23,7 +23,7 @@ class TextPart(Part):
 class ImageUrl(Part):
     """Where a picture is."""
 
-    url: str
+    url: Data
     detail: str | None = None
 
 
@@ -31,13 +31,13 @@ class ImagePart(Part):
     """A picture: a `data:` URI, or a URL of a host that the server fetches from."""
 
     type: Literal["image_url"]
-    image_url: ImageUrl | str
+    image_url: ImageUrl | Data
 
 
 class AudioData(Part):
     """A clip in base64; its bytes tell its format."""
 
-    data: str
+    data: Data
     format: str | None = None
 
 
@@ -51,17 +51,24 @@ class AudioPart(Part):
 class MediaUrl(Part):
     """Where a clip is."""
 
-    url: str
+    url: Data
 
 
 class AudioUrlPart(Part):
     """A clip: a `data:` URI, or a URL of a host that the server fetches from."""
 
     type: Literal["audio_url"]
-    audio_url: MediaUrl | str
+    audio_url: MediaUrl | Data
 
 
-ContentPart = Annotated[TextPart | ImagePart | AudioPart | AudioUrlPart, Field(discriminator="type")]
+class ImageEmbedsPart(Part):
+    """Embeddings in the place of a picture: an .npy or .safetensors file of `(rows, hidden)` in base64."""
+
+    type: Literal["image_embeds"]
+    image_embeds: Data
+
+
+ContentPart = Annotated[TextPart | ImagePart | AudioPart | AudioUrlPart | ImageEmbedsPart, Field(discriminator="type")]
 
 
 class Message(Part):
@@ -97,6 +104,7 @@ class ChatRequest(SamplingFields):
         logprobs: Tell how likely the tokens were, and with `top_logprobs` which were likelier.
         tools, tool_choice: Functions that the model may ask for, and whether it must.
         chat_template_kwargs: Passed to the model's chat template.
+        chat_template: In the place of the model's, where the operator allows it.
     """
 
     messages: Annotated[Listed[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
@@ -109,6 +117,7 @@ class ChatRequest(SamplingFields):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    chat_template: str | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     # Known, and of no consequence here: one's own server keeps nothing and has one quality of service.

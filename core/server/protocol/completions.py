@@ -40,6 +40,6 @@ class CompletionRequest(SamplingFields):
         """Each of them."""
         if isinstance(self.prompt, str):
             return [self.prompt]
-        if all(isinstance(entry, int) for entry in self.prompt):
-            return [self.prompt]  # type: ignore[list-item]  # one prompt of ids
-        return list(self.prompt)  # type: ignore[arg-type]
+        if isinstance(self.prompt[0], int):  # and so are all the others
+            return [self.prompt]  # one prompt of ids
+        return list(self.prompt)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from ...errors import InvalidRequestError
-from .base import Listed, Part, RequestBody
+from .base import Data, Listed, Part, RequestBody
 from .chat import Message, NamedFunction, NamedTool
 from .sampling import JsonSchema, ResponseFormat
 
@@ -25,14 +25,14 @@ class InputImage(Part):
     """A picture."""
 
     type: Literal["input_image"]
-    image_url: str
+    image_url: Data
     detail: str | None = None
 
 
 class InputAudioData(Part):
     """A clip in base64."""
 
-    data: str
+    data: Data
     format: str | None = None
 
 

@@ -17,7 +17,7 @@ class TokenizeRequest(RequestBody):
         prompt, messages: One of these.
         add_special_tokens: Of a text: those that the model puts around it.
         return_token_strs: Send each token as text as well.
-        tools, add_generation_prompt, chat_template_kwargs: As in a chat.
+        tools, add_generation_prompt, chat_template_kwargs, chat_template: As in a chat.
     """
 
     prompt: str | None = None
@@ -28,6 +28,7 @@ class TokenizeRequest(RequestBody):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    chat_template: str | None = None
 
 
 class DetokenizeRequest(RequestBody):

@@ -7,12 +7,13 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ...errors import InvalidRequestError
 from ...outputs import CompletionOutput, RequestOutput, ToolCall
 from ..body import route_for
-from ..generation import Outputs, watched, whole
+from ..generation import Outputs, reply, watched, whole
+from ..media import without_media
 from ..models import ServedModel
 from ..protocol.base import new_id, now, usage_of
 from ..protocol.chat import ChatRequest
@@ -32,13 +33,14 @@ def router(serving: Serving) -> APIRouter:
         """Answer a conversation."""
         model = serving.choose(request, body, "generate")
         tools = Tools(body.tools, body.tool_choice, body.parallel_tool_calls, model.engine.get_tokenizer())
-        reply = Reply(body, model, tools)
+        maker = Reply(body, model, tools)
         outputs = watched(
             serving, request, model, await _start(serving, request, body, model, tools), prompt="messages"
         )
         if body.stream:
-            return ignored(await EventStream(reply.chunks(outputs), serving.settings).begin(request), body)
-        return ignored(JSONResponse(reply.whole(await unless_gone(request, whole(outputs)))), body)
+            return ignored(await EventStream(maker.chunks(outputs), serving.settings).begin(request), body)
+        output = await unless_gone(request, whole(outputs))
+        return ignored(await reply(lambda: maker.whole(output), large=bool(body.logprobs)), body)
 
     return routes
 
@@ -46,8 +48,8 @@ def router(serving: Serving) -> APIRouter:
 async def _start(serving: Serving, request: Request, body: ChatRequest, model: ServedModel, tools: Tools) -> Outputs:
     """Hand the conversation to the engine."""
     messages = await serving.media.open(body.messages, model)
-    serving.log_prompt(request, [{"role": m["role"], "content": m["content"]} for m in messages])
-    kwargs = template_kwargs(body)
+    serving.log_prompt(request, lambda: without_media(messages))
+    kwargs = template_kwargs(body, trusted=serving.settings.trust_request_template)
     if body.cache_salt is not None:
         kwargs["cache_salt"] = body.cache_salt
     return model.engine.chat(

@@ -7,12 +7,12 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ...errors import InvalidRequestError
 from ...outputs import CompletionOutput, RequestOutput
 from ..body import route_for
-from ..generation import Outputs, all_whole, merged, watched
+from ..generation import Outputs, all_whole, merged, reply, watched
 from ..models import ServedModel
 from ..protocol.base import new_id, now, usage_of
 from ..protocol.completions import CompletionRequest
@@ -29,11 +29,13 @@ def router(serving: Serving) -> APIRouter:
     async def completions(request: Request, body: CompletionRequest) -> Response:
         """Complete prompts as they stand."""
         model = serving.choose(request, body, "generate")
-        reply = Reply(body, model)
+        maker = Reply(body, model)
         streams = _start(serving, request, body, model)
         if body.stream:
-            return ignored(await EventStream(reply.chunks(streams), serving.settings).begin(request), body)
-        return ignored(JSONResponse(reply.whole(await unless_gone(request, all_whole(streams)))), body)
+            return ignored(await EventStream(maker.chunks(streams), serving.settings).begin(request), body)
+        outputs = await unless_gone(request, all_whole(streams))
+        large = body.logprobs is not None or body.prompt_logprobs is not None
+        return ignored(await reply(lambda: maker.whole(outputs), large=large), body)
 
     return routes
 
@@ -51,7 +53,7 @@ def _start(serving: Serving, request: Request, body: CompletionRequest, model: S
     own["prompt_logprobs"] = body.logprobs if body.echo and body.prompt_logprobs is None else body.prompt_logprobs
     params = body.sampling_params(model.engine.default_sampling_params(), **own)
     prompts = body.prompts()
-    serving.log_prompt(request, prompts)
+    serving.log_prompt(request, lambda: prompts)
     name = request.state.request_id
     return [
         watched(serving, request, model, model.engine.generate(

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ...outputs import RequestOutputKind
 from ...sampling import SamplingParams
 from ..body import route_for
-from ..generation import Outputs, watched, whole
+from ..generation import Outputs, reply, watched, whole
+from ..media import without_media
 from ..models import ServedModel
 from ..protocol.base import without_none
 from ..protocol.response_objects import ResponseMaker
@@ -37,7 +38,8 @@ def router(serving: Serving) -> APIRouter:
         if body.stream:
             stream = EventStream(maker.events(outputs), serving.settings, named=True, done=False)
             return ignored(await stream.begin(request), body)
-        return ignored(JSONResponse(maker.whole(await unless_gone(request, whole(outputs)))), body)
+        output = await unless_gone(request, whole(outputs))
+        return ignored(await reply(lambda: maker.whole(output), large=body.top_logprobs is not None), body)
 
     return routes
 
@@ -46,7 +48,7 @@ async def _start(
     serving: Serving, request: Request, body: ResponsesRequest, model: ServedModel, tools: Tools
 ) -> Outputs:
     messages = await serving.media.open(body.messages(), model)
-    serving.log_prompt(request, [{"role": m["role"], "content": m["content"]} for m in messages])
+    serving.log_prompt(request, lambda: without_media(messages))
     return model.engine.chat(
         messages,
         _params(body, model.engine.default_sampling_params(), tools),

@@ -61,6 +61,6 @@ async def _ids(serving: Serving, body: TokenizeRequest, model: ServedModel) -> l
         found = await asyncio.to_thread(tokenize, text, add_special_tokens=body.add_special_tokens, verbose=False)
         return list(found["input_ids"])
     messages = await serving.media.open(body.messages, model)
-    kwargs = template_kwargs(body)
+    kwargs = template_kwargs(body, trusted=serving.settings.trust_request_template)
     made = await asyncio.to_thread(inputs.process_chat, messages, tools=body.tools, **kwargs)
     return list(made.prompt.prompt_token_ids)

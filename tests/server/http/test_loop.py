@@ -1,0 +1,225 @@
+"""Nothing that a client sends holds up the event loop: no callback takes the processor for more than some milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from core.server.app import build_app
+from core.server.client import EngineClient
+from core.server.json_body import MAX_REST, parse
+from core.server.main import Host, listen
+from core.server.models import Models
+from core.server.settings import ServerSettings
+from core.server.start import served_model
+
+from .conftest import PATIENCE, asking, data_uri, error_of, png
+
+CHAT = "/v1/chat/completions"
+MOST_SECONDS = 0.020
+"""Of the processor, for one callback."""
+
+
+class Watch:
+    """Notes which callbacks of one thread's event loop take the processor longest."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, thread: threading.Thread) -> None:
+        self.taken: list[tuple[float, str]] = []
+        real = asyncio.Handle._run
+
+        def run(handle: asyncio.Handle) -> None:
+            if threading.current_thread() is not thread:
+                return real(handle)
+            start = time.thread_time()
+            real(handle)
+            self.taken.append((time.thread_time() - start, repr(handle)))
+            return None
+
+        monkeypatch.setattr(asyncio.Handle, "_run", run)
+
+    @property
+    def longest(self) -> list[tuple[float, str]]:
+        """The five that took longest, the worst first."""
+        return sorted(self.taken, reverse=True)[:5]
+
+
+class Inside:
+    """A server in a thread of this process, whose engine is in its own as ever."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._began, self._end = folder, Future[str](), asyncio.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self.thread.start()
+        self.url = self._began.result(PATIENCE)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {"dtype": "float32", "block_size": 16, "kv_cache_bytes": 32 * 2**20}
+        try:
+            client = await EngineClient.create(str(self._folder), **options)
+        except BaseException as error:
+            self._began.set_exception(error)
+            raise
+        settings = ServerSettings(port=0)
+        served = Models({"tiny": served_model("tiny", client)})
+        host = Host(build_app(served, settings), settings, listen(settings))
+        serving = asyncio.create_task(host.server.serve(sockets=[host.listener]))
+        self._began.set_result(f"http://127.0.0.1:{host.listener.getsockname()[1]}")
+        await self._end.wait()
+        host.server.should_exit = True
+        await serving
+        await client.close()
+
+    def end(self) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self.thread.join(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def inside(llava_folder: Path) -> Iterator[Inside]:
+    server = Inside(llava_folder)
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def http(inside: Inside) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=inside.url, timeout=PATIENCE) as found:
+        yield found
+
+
+def pictures() -> dict[str, Any]:
+    """Three pictures, together near the most that a request may have."""
+    large = png(0, 2200, 2200)
+    assert len(large) * 4 > 54 * 2**20
+    return {"model": "tiny", "messages": asking("what?", *[data_uri(large)] * 3), "max_tokens": 2, "temperature": 0}
+
+
+def many_texts() -> dict[str, Any]:
+    asked = {"model": "tiny", "messages": asking("x"), "max_tokens": 256, "ignore_eos": True, "n": 16}
+    return {**asked, "logprobs": True, "top_logprobs": 20, "temperature": 1}
+
+
+def many_tokens() -> dict[str, Any]:
+    return {"model": "tiny", "prompt": [9] * 10**6}
+
+
+def long_text() -> dict[str, Any]:
+    return {"model": "tiny", "messages": asking("long " * 2**21)}
+
+
+def some_junk() -> dict[str, Any]:
+    return {"model": "tiny", "messages": [[1]] * 10**6}
+
+
+ASKED: list[tuple[Callable[[], dict[str, Any]], str, int]] = [
+    (pictures, CHAT, 200),
+    (many_texts, CHAT, 200),
+    (many_tokens, "/v1/completions", 400),
+    (long_text, CHAT, 400),
+    (some_junk, CHAT, 400),
+]
+
+
+@pytest.mark.parametrize(("body", "path", "status"), ASKED, ids=[body.__name__ for body, _, _ in ASKED])
+def test_R092_no_request_holds_up_the_loop(
+    inside: Inside, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, body: Any, path: str, status: int
+) -> None:
+    content = json.dumps(body()).encode()
+    http.post(path, json={"model": "tiny", "messages": asking("x"), "prompt": "x", "max_tokens": 2})
+    watch = Watch(monkeypatch, inside.thread)
+    response = http.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == status, response.text[:500]
+    assert len(watch.taken) > 10
+    assert watch.longest[0][0] < MOST_SECONDS, watch.longest
+
+
+def test_R092_no_form_holds_up_the_loop(inside: Inside, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch(monkeypatch, inside.thread)
+    response = http.post("/v1/audio/transcriptions", files={"file": ("x.wav", os.urandom(24 * 2**20))})
+    assert error_of(response)["code"] == "unsupported_task"
+    assert watch.longest[0][0] < MOST_SECONDS, watch.longest
+
+
+# ---- what is taken out of large bodies ------------------------------------------------------------------------------
+
+LARGE = base64.b64encode(bytes(range(256)) * 1000).decode()
+
+
+def part(**more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [more]}]}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        part(type="image_url", image_url={"url": f"data:image/png;base64,{LARGE}"}),
+        part(type="image_url", image_url=f" DATA:;base64,{LARGE}"),
+        part(type="input_audio", input_audio={"data": LARGE, "format": "wav"}),
+        part(type="audio_url", audio_url={"url": f"data:audio/wav;base64,{LARGE}"}),
+    ],
+)
+def test_media_of_large_bodies_arrive_as_bytes(asked: dict[str, Any], indent: int | None) -> None:
+    found = parse(bytearray(json.dumps(asked, indent=indent).encode()))
+    (given,), (made,) = asked["messages"][0]["content"], found["messages"][0]["content"]
+    held = next(made[name] for name in given if name != "type")
+    data = held if isinstance(held, bytes) else next(iter(held.values()))
+    assert data == base64.b64decode(LARGE)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"prompt": LARGE},
+        {"prompt": f'"{LARGE}" \\"{LARGE}'},
+        {"messages": [{"role": "user", "content": LARGE}]},
+        {"metadata": {"url": f"data:image/png;base64,{LARGE}"}},
+        part(type="image_url", image_url={"url": LARGE}),
+        part(type="image_url", image_url={"url": f"data:image/png,{LARGE}"}),
+        part(type="image_url", image_url={"url": f"data:image/png;base64,{LARGE}="}),
+        part(type="image_url", image_url={"url": f"data:image/png;base64,{LARGE[:-4]}AA==AAAA"}),
+        part(type="image_url", image_url={"url": f"data:image/png;base64,{LARGE[:9]}\n{LARGE}"}),
+        part(type="image_url", image_url={"url": f"data:image/png;base64,{LARGE[:9]}é{LARGE}"}),
+        part(type="text", text=LARGE, other=[{"url": f"data:;base64,{LARGE}"}]),
+        {"a": 1, " " * 100_000: {}},
+    ],
+)
+def test_all_else_is_what_json_says(asked: dict[str, Any]) -> None:
+    for ascii in (True, False):
+        body = json.dumps(asked, ensure_ascii=ascii).encode()
+        assert parse(bytearray(body)) == json.loads(body) == asked
+
+
+@pytest.mark.parametrize("cut", [b'"', b"", b'"}', b'"]}]}]', b'" x'])
+def test_R001_a_large_body_that_is_cut_is_no_json(cut: bytes, inside: Inside, http: httpx2.Client) -> None:
+    body = (
+        b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "data:;base64,' + LARGE.encode()
+    )
+    response = http.post(CHAT, content=body + cut, headers={"Content-Type": "application/json"})
+    assert (response.status_code, error_of(response)["code"]) == (400, "invalid_json")
+
+
+def test_R005_what_is_left_without_media_is_bounded(http: httpx2.Client) -> None:
+    body = json.dumps({"model": "tiny", "messages": asking(" x" * (MAX_REST // 2))}).encode()
+    response = http.post(CHAT, content=body, headers={"Content-Type": "application/json"})
+    assert (response.status_code, error_of(response)["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    ("data", "code"), [(bytes(100_000), "invalid_image"), (png(0, 400, 400)[:200_000], "invalid_image")]
+)
+def test_R026_a_large_picture_that_is_none(http: httpx2.Client, data: bytes, code: str) -> None:
+    response = http.post(CHAT, json={"model": "tiny", "messages": asking("x", data_uri(data))})
+    assert (response.status_code, error_of(response)["code"]) == (400, code)
