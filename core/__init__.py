@@ -12,12 +12,16 @@ __getattr__, __dir__, _names = attach(
     __name__,
     {
         "AsyncLLM": "async_llm",
+        "ClassificationOutput": "pooling",
         "CompletionOutput": "outputs",
+        "EmbeddingOutput": "pooling",
         "EngineConfig": "config",
         "LLM": "llm",
+        "PoolingParams": "pooling",
         "RequestOutput": "outputs",
         "RequestOutputKind": "outputs",
         "SamplingParams": "sampling",
+        "ScoringOutput": "pooling",
         "StructuredOutputs": "sampling",
         "ToolCall": "outputs",
         "errors": "errors",
@@ -36,5 +40,9 @@ if TYPE_CHECKING:
     from .outputs import RequestOutput as RequestOutput
     from .outputs import RequestOutputKind as RequestOutputKind
     from .outputs import ToolCall as ToolCall
+    from .pooling import ClassificationOutput as ClassificationOutput
+    from .pooling import EmbeddingOutput as EmbeddingOutput
+    from .pooling import PoolingParams as PoolingParams
+    from .pooling import ScoringOutput as ScoringOutput
     from .sampling import SamplingParams as SamplingParams
     from .sampling import StructuredOutputs as StructuredOutputs

@@ -24,6 +24,10 @@ from .jobs import Job, JobMaker
 from .llm import Messages, Prompt, check_on_error
 from .outputs import RequestOutput
 from .plan import EnginePlan
+from .pooling import ClassificationOutput, EmbeddingOutput, PoolingParams, ScoringOutput
+from .pooling.async_call import answered
+from .pooling.calls import PoolingCall, classify_call, embed_call, score_call
+from .pooling.params import NO_TOKENS
 from .sampling import SamplingParams
 from .served import ServedEngine, Stepper
 from .stream import Stream, check_timeout
@@ -181,6 +185,73 @@ class AsyncLLM:
         held = self._held()
         return request.deltas(held) if stream else request.transcriptions(held, on_error)
 
+    def encode(
+        self,
+        prompt: Prompt,
+        params: PoolingParams,
+        request_id: str | None = None,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Pool a prompt; otherwise as `generate`. The only output is the last, and what was made stands in its `pooled`.
+
+        Args:
+            prompt: As `LLM.embed` takes one.
+            params: What is made of it.
+            request_id, timeout, priority: As of `generate`.
+        """
+        return self._encode(prompt, params, request_id, timeout, priority)
+
+    async def embed(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        truncate: int | bool | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        on_error: OnError = "raise",
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> list[EmbeddingOutput]:
+        """Make a vector of each prompt, as `LLM.embed` does, beside other requests.
+
+        Args:
+            prompts, truncate, dimensions, normalize, on_error: As `LLM.embed` takes them.
+            timeout: Seconds until it ends with `RequestTimeoutError`.
+            priority: The lower, the earlier the turn of its prompts.
+
+        Raises:
+            OverloadedError: As many requests wait as may (`max_queued_requests`).
+        """
+        params = PoolingParams("embed", dimensions, normalize, truncate)
+        return await self._pool(embed_call(self.engine, prompts, params), on_error, timeout, priority)
+
+    async def classify(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        truncate: int | bool | None = None,
+        on_error: OnError = "raise",
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> list[ClassificationOutput]:
+        """As `LLM.classify`; timeout and priority as of `embed`."""
+        return await self._pool(classify_call(self.engine, prompts, truncate), on_error, timeout, priority)
+
+    async def score(
+        self,
+        query: str,
+        documents: str | Sequence[str],
+        *,
+        truncate: int | bool | None = None,
+        on_error: OnError = "raise",
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> list[ScoringOutput]:
+        """As `LLM.score`; timeout and priority as of `embed`."""
+        return await self._pool(score_call(self.engine, query, documents, truncate), on_error, timeout, priority)
+
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """End requests; what they have so far is their last output, with `finish_reason="abort"`."""
         for name in [request_id] if isinstance(request_id, str) else list(request_id):
@@ -271,6 +342,28 @@ class AsyncLLM:
         finally:
             stream.close()
             self._release(stream)
+
+    def _encode(
+        self,
+        prompt: Prompt,
+        params: PoolingParams,
+        request_id: str | None,
+        timeout: float | None,
+        priority: int,
+        *,
+        is_part: bool = False,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        process = functools.partial(self.engine.inputs.process_pooled, prompt, params)
+        return self._serve(process, NO_TOKENS, request_id, timeout, priority, is_part=is_part)
+
+    async def _pool(self, call: PoolingCall[T], on_error: OnError, timeout: float | None, priority: int) -> list[T]:
+        check_on_error(on_error)
+
+        def start(prompt: Prompt) -> AsyncGenerator[RequestOutput, None]:
+            return self._encode(prompt, call.params, None, timeout, priority, is_part=True)
+
+        with self._held():
+            return await answered(call, start, raises=on_error == "raise")
 
     def _check_room(self) -> None:
         """Refuse one request more, where the engine has stopped, is being closed, or has too many."""

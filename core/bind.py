@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdk.layers import Attention, CrossAttention, Experts, Layer, RotaryEmbedding
+from sdk.layers import Attention, BidirectionalAttention, CrossAttention, Experts, Layer, RotaryEmbedding
 from sdk.layers.linear import Linear
 
 from .cache.states import EncoderStates, padded
 from .errors import PluginContractError
+from .kernels.bidirectional import StepBidirectionalAttention
 from .kernels.choice import kernels_for
 from .kernels.experts import pack_experts
 from .kernels.linear import pack
@@ -123,6 +124,8 @@ def bind(
             pack(module, keep_weight=owners[id(module.weight)] > 1)
         elif isinstance(module, Experts):
             pack_experts(module)
+        elif isinstance(module, BidirectionalAttention):
+            module.fill(StepBidirectionalAttention(module, kernels, step))
         elif isinstance(module, Layer) and (kernel := kernels.other(module)) is not None:
             module.fill(kernel)
 

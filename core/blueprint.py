@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sdk.interfaces import Model
+from sdk.pooling import POOLING_TASKS
 from sdk.spec import Capabilities
 
 from .checkpoint import Checkpoint, locate
@@ -16,6 +17,7 @@ from .demos import find_demo
 from .errors import InvalidConfigError
 from .loader import build_model, resolve_device, resolve_dtype
 from .plugins import Catalog, ResolvedPlugin
+from .pooling.tasks import for_task, pools
 from .quantization.attach import Quantized, attach_scheme
 from .quantization.choice import choose_scheme
 from .quantization.names import checkpoint_names
@@ -69,6 +71,8 @@ class Blueprint:
         capabilities = plugin.capabilities(checkpoint.view)
         tasks = offered_tasks(plugin, capabilities.tasks)
         capabilities = capabilities.model_copy(update={"tasks": tasks})
+        if plugin.architecture.kind == "model":
+            capabilities = for_task(asked.task, capabilities, plugin, plugin.load("model"))
         _refuse_what_it_cannot(plugin, capabilities)
         config = EngineConfig.make(model, options, plugin.architecture.runtime_defaults)
         dtype, device = resolve_dtype(config, checkpoint), resolve_device(config)
@@ -86,7 +90,9 @@ class Blueprint:
         """The longest sequence that the model was trained for, where its config says."""
         config = self.checkpoint.hf_config.get_text_config()
         found = getattr(config, "max_position_embeddings", None) or getattr(config, "max_target_positions", None)
-        return int(found) if found else None
+        pooling = self.model.ctx.pooling if pools(self.capabilities.tasks) else None
+        known = [int(n) for n in (found, pooling.max_length if pooling is not None else None) if n]
+        return min(known, default=None)
 
     @property
     def length(self) -> int:
@@ -106,8 +112,8 @@ def _refuse_what_it_cannot(plugin: ResolvedPlugin, capabilities: Capabilities) -
             f"{record.name} ({plugin.describe()}) is a component that other models are built from, not a model",
             param="model",
         )
-    if not {"generate", "transcription"} & set(tasks):
+    if not {"generate", "transcription", *POOLING_TASKS} & set(tasks):
         raise InvalidConfigError(
-            f"{record.name} ({plugin.describe()}) does not generate text; it offers: {', '.join(tasks)}",
+            f"{record.name} ({plugin.describe()}) does nothing that this engine knows; it offers: {', '.join(tasks)}",
             param="model",
         )

@@ -16,6 +16,8 @@ class EngineConfig(BaseModel):
 
     Attributes:
         model: Folder of a checkpoint, a hub id, or a shipped demo such as `demo/llava`.
+        task: What the model is used for where it can do several things: `embed` makes vectors with a model that generates.
+            None: what its plugin says.
         dtype: Of the weights and activations; `auto`: as the checkpoint says, bfloat16 where it says float16 on a CPU
             and float32 where it says nothing.
         device: `auto`, `cpu` or `cuda`.
@@ -52,6 +54,7 @@ class EngineConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str
+    task: Literal["generate", "transcription", "embed", "classify", "score"] | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     quantization: str | dict[str, Any] | None = None

@@ -38,6 +38,8 @@ from .logits.logprobs import TokenLogprobs
 from .logits.rules import RuleMaker
 from .outputs import Logprob
 from .plan import EnginePlan, announce, make_plan, refusal
+from .pooling.head import PoolingHead
+from .pooling.tasks import pools
 from .process import prepare_process, return_free_memory
 from .profile import measure_step, media_plans
 from .request import Request
@@ -81,7 +83,7 @@ class Engine:
         encoder = MediaEncoder(
             self.model, encoder_cache, self.states, found.hidden_size, plugin, self.dtype, self.device
         )
-        self.runner = Runner(self.model, builder, holder, encoder, plugin, self.device)
+        self.runner = Runner(self.model, builder, holder, encoder, plugin, self.device, self._head())
         self.scheduler = Scheduler(
             self.pool,
             self.config.max_num_seqs,
@@ -167,6 +169,10 @@ class Engine:
             self.scheduler.computed(s)
             if s.request.encoded:
                 self._drop_passed_items(s.request)
+        for request, vector in result.pooled:
+            request.pooled, request.finish_reason = vector, "stop"
+            self._finish(request)
+            changed.append(request)
         for request, found in result.prompt_logprobs:
             after = request.token_ids[len(request.prompt_logprobs) + 1 :]
             request.prompt_logprobs += [self._logprobs(t, p) for t, p in zip(after, found)]
@@ -286,13 +292,19 @@ class Engine:
         name, cache = self.plugin.describe(), EncoderCache(0)
         filler = next(i for i in range(self.inputs.vocab_size) if i not in self.inputs.reserved)
         encoder = MediaEncoder(self.model, cache, states, hidden_size, name, self.dtype, self.device)
-        runner = Runner(self.model, builder, holder, encoder, name, self.device)
+        runner = Runner(self.model, builder, holder, encoder, name, self.device, self._head())
         try:
             return measure_step(runner, pool, self.inputs.mm_processor, plan, filler=filler)
         finally:
             unbind(self.model)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def _head(self) -> PoolingHead | None:
+        """What pools, in an engine for that."""
+        if not pools(self.capabilities.tasks):
+            return None
+        return PoolingHead(self.model, self.capabilities, self.plugin.describe(), self.device)
 
     def _step_builder(self, plan: EnginePlan) -> StepBuilder:
         return StepBuilder(plan.max_num_seqs, plan.max_model_len, plan.page_size, self.device, plan.step_tokens)

@@ -35,6 +35,9 @@ from .media.door import load_media
 from .media.fetch import MediaFetcher
 from .plugins import ResolvedPlugin
 from .plugins.options import make_options
+from .pooling.params import PoolingParams
+from .pooling.prompts import needs_own_way, tokenized
+from .pooling.tasks import pools, require
 from .prompt_forms import as_mapping, check_heads, in_one_part
 from .tools import ToolParser
 
@@ -54,6 +57,8 @@ class ProcessedInput(NamedTuple):
         cache_salt: Only prompts of one salt share what was computed for them.
         tools: Reads the calls of the tools that the prompt declares.
         cross_attention_heads: (layer, head) of cross-attention whose weights over the prompt are wanted.
+        pooling: What is made of it in the place of tokens; None: tokens.
+        token_types: Which of a pair's texts each token is of; empty: all of the first.
     """
 
     text: str | None
@@ -61,6 +66,8 @@ class ProcessedInput(NamedTuple):
     cache_salt: str = ""
     tools: ToolParser | None = None
     cross_attention_heads: tuple[tuple[int, int], ...] = ()
+    pooling: PoolingParams | None = None
+    token_types: Sequence[int] = ()
 
 
 class InputProcessor:
@@ -78,6 +85,7 @@ class InputProcessor:
         text_config = found.checkpoint.hf_config.get_text_config()
         self.vocab_size = int(getattr(text_config, "vocab_size", 0) or len(self.tokenizer))
         self.tasks, self.prompt_embeds = found.capabilities.tasks, found.capabilities.prompt_embeds
+        self.room_for_answer = 0 if pools(self.tasks) else 1
         scope = f"{found.plugin.describe()} {found.plugin.architecture.name} {found.checkpoint.folder}"
         self.memory = ProcessingCache(found.config.processing_cache_bytes, scope)
         self.mm_processor = self._make_processor(found.checkpoint)
@@ -153,7 +161,32 @@ class InputProcessor:
         Raises:
             RequestError: It cannot be served; the message says why.
         """
-        given_form = as_mapping(prompt)
+        require("generate", self.tasks, self.plugin.architecture.name)
+        return self._process(as_mapping(prompt))
+
+    def process_pooled(self, prompt: Any, params: PoolingParams) -> ProcessedInput:
+        """Process one prompt that a model which pools makes something of.
+
+        Args:
+            prompt: As `process` takes it; of a pair of texts `{"prompt": …, "text_pair": …}`.
+            params: What is made of it.
+
+        Raises:
+            RequestError: It cannot be served, or the model does not pool so.
+        """
+        require(params.task, self.tasks, self.plugin.architecture.name)
+        form = as_mapping(prompt)
+        if not needs_own_way(form, params):
+            return self._process(form)._replace(pooling=params)
+        made, types = tokenized(self, form, params)
+        return ProcessedInput(form.get("prompt"), self._checked(made), pooling=params, token_types=types)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Most tokens of a prompt."""
+        return self.max_model_len - self.room_for_answer
+
+    def _process(self, given_form: dict[str, Any]) -> ProcessedInput:
         prompt = in_one_part(given_form)
         if prompt is not given_form and self.encoder_modality is None:
             raise InvalidRequestError(
@@ -173,7 +206,7 @@ class InputProcessor:
         if "prompt_embeds" in prompt:
             return ProcessedInput(None, self._embedded(prompt, salt), salt)
         text = prompt.get("prompt")
-        given = self.check_text(text) if text is not None else self._check_ids(prompt["prompt_token_ids"])
+        given = self.check_text(text) if text is not None else self.check_ids(prompt["prompt_token_ids"])
         media = self._open_media(prompt.get("multi_modal_data") or {})
         kwargs = prompt.get("mm_processor_kwargs") or {}
         if not isinstance(kwargs, Mapping) or (kwargs and self.mm_processor is None):
@@ -260,10 +293,12 @@ class InputProcessor:
         opened: dict[str, Any] = {"sample_rate": rate, "audio_limits": limits, "fetcher": self.fetcher}
         return {m: load_media(m, v, **opened) for m, v in data.items()}
 
-    def check_text(self, text: Any) -> str:
-        """Refuse, before it is tokenized, what is no text or too much of it."""
+    def check_text(self, text: Any, *, cut: bool = False) -> str:
+        """Refuse, before it is tokenized, what is no text or too much of it; `cut` too much off instead."""
         if not isinstance(text, str):
             raise InvalidRequestError(f"prompt must be text, not a {type(text).__name__}", param="prompt")
+        if cut:
+            text = text[: self.max_model_len * CHARS_PER_TOKEN]
         if len(text) > self.max_model_len * CHARS_PER_TOKEN:
             raise ContextLengthError(
                 f"the prompt has {len(text)} characters; at {self.max_model_len} tokens of context, "
@@ -277,9 +312,10 @@ class InputProcessor:
                 f"the prompt holds half a character ({text[e.start]!r} at {e.start}); decode its source as UTF-8",
                 param="prompt",
             ) from None
-        return text
+        return str(text)
 
-    def _check_ids(self, ids: Any) -> list[int]:
+    def check_ids(self, ids: Any) -> list[int]:
+        """Refuse what are no token ids of this model."""
         if hasattr(ids, "tolist"):
             ids = ids.tolist()
         if not isinstance(ids, Sequence) or isinstance(ids, (str, bytes)):
@@ -320,10 +356,11 @@ class InputProcessor:
         self._check_embeddings(prompt)
         self._check_sizes(prompt)
         self._check_vocabulary(prompt)
-        if len(prompt.prompt_token_ids) >= self.max_model_len:
+        if len(prompt.prompt_token_ids) > self.longest_prompt:
+            advice = " (prompt and output together); shorten it" if self.room_for_answer else "; cut it with truncate=True"
             raise ContextLengthError(
-                f"the prompt has {len(prompt.prompt_token_ids)} tokens, but this engine's sequences hold {self.max_model_len} "
-                "(prompt and output together); shorten it or raise max_model_len",
+                f"the prompt has {len(prompt.prompt_token_ids)} tokens, but this engine's sequences hold {self.max_model_len}"
+                f"{advice} or raise max_model_len",
                 param="prompt",
             )
         return prompt

@@ -14,6 +14,7 @@ from .errors import ContextLengthError, EngineError
 from .inputs import ProcessedInput
 from .logits.rules import LogitsState
 from .outputs import CompletionOutput, RequestOutput, RequestOutputKind
+from .pooling.params import NO_TOKENS
 from .request import Request
 from .sampling import SamplingParams
 from .tools import ToolParser
@@ -101,6 +102,7 @@ class Job:
         self.output.outputs = [self.completion(i) for i in range(len(self.requests))]
         self.output.error = next((r.error for r in self.requests if r.error is not None), None)
         self.output.num_cached_tokens = self.requests[0].num_cached
+        self.output.pooled = self.requests[0].pooled
         self.output.finished = True
 
     def completion(self, index: int) -> CompletionOutput:
@@ -191,6 +193,8 @@ class JobMaker:
             ContextLengthError: Prompt and output do not fit.
             InvalidRequestError: The parameters do not go with the model; a grammar is compiled here, which may take seconds.
         """
+        if made.pooling is not None:
+            return self._pooled(job_id, made, priority)
         ids = made.prompt.prompt_token_ids
         left = self.engine.plan.max_model_len - len(ids)
         if params is self.defaults:  # the model's own limit gives way to the context, a caller's does not
@@ -226,6 +230,26 @@ class JobMaker:
         output = RequestOutput(job_id, made.text, list(ids), [], metrics=requests[0].metrics)
         texts = [self._text(params) for _ in requests]
         return Job(output, params, requests, texts, [None] * params.n, made.tools, [0] * params.n)
+
+    def _pooled(self, job_id: str, made: ProcessedInput, priority: int) -> Job:
+        """A job whose prompt is pooled: one sequence, and no tokens after it."""
+        ids = made.prompt.prompt_token_ids
+        request = Request(
+            request_id=f"{job_id}-0",
+            token_ids=list(ids),
+            prompt_len=len(ids),
+            params=NO_TOKENS,
+            max_tokens=0,
+            eos_token_ids=frozenset(),
+            seed=0,
+            items=made.prompt.items,
+            priority=priority,
+            reads_cache=False,
+            pooling=made.pooling,
+            token_types=made.token_types,
+        )
+        output = RequestOutput(job_id, made.text, list(ids), [], metrics=request.metrics)
+        return Job(output, NO_TOKENS, [request], [self._text(NO_TOKENS)], [None], None, [0])
 
     def _text(self, params: SamplingParams) -> Detokenizer:
         return (Detokenizer if params.detokenize else NoText)(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Integral
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from sdk.speech import Task, Timestamps
 
@@ -15,8 +14,13 @@ from .job_runner import JobRunner, OnError
 from .jobs import Job
 from .outputs import RequestOutput, RequestOutputKind
 from .plan import EnginePlan
+from .pooling import ClassificationOutput, EmbeddingOutput, PoolingParams, ScoringOutput
+from .pooling.calls import PoolingCall, classify_call, embed_call, score_call
+from .pooling.params import NO_TOKENS
+from .prompt_forms import as_list
 from .sampling import SamplingParams
 
+T = TypeVar("T")
 Prompt = str | Sequence[int] | Mapping[str, Any]
 Messages = Sequence[Mapping[str, Any]]
 
@@ -72,7 +76,7 @@ class LLM:
         Raises:
             RequestError: A prompt cannot be served. All prompts are checked before any is started.
         """
-        listed = _as_list(prompts)
+        listed = as_list(prompts)
         process = self.engine.inputs.process
         inputs = [(lambda p=p: process(p)) for p in listed]
         return self._serve(inputs, sampling_params, stream, on_error, use_progress, priority)
@@ -166,6 +170,57 @@ class LLM:
         made = transcriber.transcribe(clips, wish, on_error, show_progress=show)
         return made[0] if single else made
 
+    def embed(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        truncate: int | bool | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        on_error: OnError = "raise",
+        use_progress: bool | None = None,
+    ) -> list[EmbeddingOutput]:
+        """Make a vector of each prompt, with a model that does; one that generates does with `LLM(…, task="embed")`.
+
+        Args:
+            prompts: As `generate` takes them.
+            truncate: Most tokens to read, or True for as many as the model takes; None: a longer prompt is refused.
+            dimensions: Keep this many of each vector's first numbers, as models trained for it allow.
+            normalize: Whether vectors have length 1; None: as the model's folder says.
+            on_error: As `generate`.
+            use_progress: Show a progress bar; None: for several prompts.
+
+        Raises:
+            RequestError: A prompt cannot be served, or the model makes no embeddings.
+        """
+        params = PoolingParams("embed", dimensions, normalize, truncate)
+        return self._pool(embed_call(self.engine, prompts, params), on_error, use_progress)
+
+    def classify(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        truncate: int | bool | None = None,
+        on_error: OnError = "raise",
+        use_progress: bool | None = None,
+    ) -> list[ClassificationOutput]:
+        """Say of each prompt which class it is of, with a classifier. Arguments and errors are those of `embed`; a pair of
+        texts is `{"prompt": …, "text_pair": …}`."""
+        return self._pool(classify_call(self.engine, prompts, truncate), on_error, use_progress)
+
+    def score(
+        self,
+        query: str,
+        documents: str | Sequence[str],
+        *,
+        truncate: int | bool | None = None,
+        on_error: OnError = "raise",
+        use_progress: bool | None = None,
+    ) -> list[ScoringOutput]:
+        """Say of each document how well it answers a query: a cross-encoder reads both together; of a model that makes
+        embeddings it is the cosine. Arguments and errors are those of `embed`."""
+        return self._pool(score_call(self.engine, query, documents, truncate), on_error, use_progress)
+
     def abort(self, request_id: str | Iterable[str]) -> None:
         """End requests; what they have so far is returned with `finish_reason="abort"`."""
         self.runner.abort([request_id] if isinstance(request_id, str) else request_id)
@@ -218,6 +273,14 @@ class LLM:
         show = len(jobs) > 1 if use_progress is None else use_progress
         return self.runner.finish(jobs, on_error, show_progress=show)
 
+    def _pool(self, call: PoolingCall[T], on_error: OnError, use_progress: bool | None) -> list[T]:
+        check_on_error(on_error)
+        process = self.engine.inputs.process_pooled
+        inputs = [(lambda p=p: process(p, call.params)) for p in call.prompts]
+        jobs = self.runner.make(inputs, [NO_TOKENS] * len(inputs), on_error)
+        show = len(jobs) > 1 if use_progress is None else use_progress
+        return call.read(self.runner.finish(jobs, on_error, show_progress=show))
+
     def _params_for(self, params: Any, count: int) -> list[SamplingParams]:
         if params is None:
             return [self.default_sampling_params()] * count
@@ -241,21 +304,6 @@ def check_on_error(on_error: Any) -> None:
     """Refuse what is no way to treat an error."""
     if on_error not in ("raise", "return"):
         raise InvalidRequestError(f"on_error is 'raise' or 'return', not {on_error!r}", param="on_error")
-
-
-def _as_list(prompts: Any) -> list[Any]:
-    """One prompt or several → a list. A list of whole numbers is one prompt."""
-    if isinstance(prompts, (str, Mapping)):
-        return [prompts]
-    if hasattr(prompts, "tolist"):
-        prompts = prompts.tolist()
-    if not isinstance(prompts, Sequence):
-        raise InvalidRequestError(
-            f"a prompt is text, token ids or a mapping, not a {type(prompts).__name__}", param="prompts"
-        )
-    if prompts and all(isinstance(p, Integral) and not isinstance(p, bool) for p in prompts):
-        return [list(prompts)]
-    return list(prompts)
 
 
 def _priorities(given: int | Sequence[int], count: int) -> list[int]:

@@ -12,6 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from sdk.context import ModelContext
 from sdk.interfaces import Model
+from sdk.pooling import supports_pooling
+from sdk.sentence_folder import read_pooling
 from sdk.spec import Role
 from sdk.weights import load_weights_report, missing_parameters, raise_for_missing, raise_for_unexpected
 
@@ -98,7 +100,9 @@ def build_module(plugin: ResolvedPlugin, config: EngineConfig, checkpoint: Check
     cls = plugin.load("model")
     options = make_options(plugin, config.plugin_options)
     resolver = make_resolver(config.plugins)
-    context = ModelContext(hf_config=checkpoint.hf_config, dtype=dtype, options=options, resolver=resolver)
+    reads_pooling = supports_pooling(cls) or config.task == "embed"
+    pooling = read_pooling(checkpoint.folder) if reads_pooling else None
+    context = ModelContext(checkpoint.hf_config, dtype, options, resolver, pooling)
     try:
         with _EmptyOnMeta():
             model: nn.Module = cls(ctx=context)

@@ -114,6 +114,7 @@ class RequestOutput:
         num_cached_tokens: Prompt tokens that were not computed because their pages were at hand.
         metrics: Times.
         prompt_logprobs: For each token of the prompt, token id → Logprob, when asked for; None for the first.
+        pooled: What a model that pools made of the prompt, before it is given the form that `LLM.embed` and others return.
         error: What ended the request, with `on_error="return"`.
     """
 
@@ -125,4 +126,5 @@ class RequestOutput:
     num_cached_tokens: int = 0
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    pooled: NDArray[np.float32] | None = field(default=None, repr=False)
     error: EngineError | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from .errors import InvalidRequestError, shown
@@ -26,6 +27,25 @@ def as_mapping(prompt: Any) -> dict[str, Any]:
             f"a prompt is text, token ids or a mapping, not a {type(prompt).__name__}", param="prompt"
         )
     return {name: value for name, value in prompt.items() if value is not None}
+
+
+def as_list(prompts: Any) -> list[Any]:
+    """One prompt or several → a list. A list of whole numbers is one prompt.
+
+    Raises:
+        InvalidRequestError: It is neither.
+    """
+    if isinstance(prompts, (str, Mapping)):
+        return [prompts]
+    if hasattr(prompts, "tolist"):
+        prompts = prompts.tolist()
+    if not isinstance(prompts, Sequence):
+        raise InvalidRequestError(
+            f"a prompt is text, token ids or a mapping, not a {type(prompts).__name__}", param="prompts"
+        )
+    if prompts and all(isinstance(p, Integral) and not isinstance(p, bool) for p in prompts):
+        return [list(prompts)]
+    return list(prompts)
 
 
 def in_one_part(prompt: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sdk.multimodal.processor import ProcessedItem
@@ -16,6 +19,9 @@ from .errors import EngineError
 from .logits.rules import LogitsState
 from .outputs import Logprob, RequestMetrics
 from .sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from .pooling.params import PoolingParams
 
 
 class Status(Enum):
@@ -59,6 +65,9 @@ class Request:
         restarted_len: How long it was when all of it had to be computed anew; 0: never.
         logits: What it asks of its logits; None where that is nothing.
         prompt_logprobs: Of its prompt's tokens from the second on, as far as they are known.
+        pooling: What is made of its prompt in the place of tokens; None: tokens.
+        token_types: Which of a pair's texts each token of the prompt is of; empty: all of the first.
+        pooled: What was made of it.
     """
 
     request_id: str
@@ -91,6 +100,9 @@ class Request:
     logits: LogitsState | None = None
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     prompt_logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    pooling: PoolingParams | None = None
+    token_types: Sequence[int] = ()
+    pooled: NDArray[np.float32] | None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     error: EngineError | None = None

@@ -6,15 +6,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sdk.interfaces import Model, supports_multimodal, takes_media_mask
 from sdk.multimodal.merge import merge_by_mask
+from sdk.pooling import takes_token_types
 
 from .encoding import MediaEncoder
 from .errors import EngineError, PluginContractError
 from .logits.logprobs import TokenLogprobs, prompt_logprobs
+from .pooling.head import PoolingHead
 from .request import Request
 from .scheduler import Scheduled, StepPlan
 from .step import StepBuilder, StepHolder, StepTensors
@@ -29,9 +33,10 @@ class StepResult:
         requests: The sequences to sample, one for each row of `logits`.
         logits: `(rows, vocab)`.
         computed: What was computed, for the book-keeping.
-        failed: Sequences whose own media ended them, with the reason.
+        failed: Sequences that something of their own ended, such as their media, with the reason.
         finite: Sequences, and of each whether all its rows are numbers; None where the logits tell it of all of them.
         prompt_logprobs: Sequences that asked, with those of the prompt's next tokens.
+        pooled: Sequences whose prompt was pooled, with what was made of it.
     """
 
     requests: list[Request] = field(default_factory=list)
@@ -40,6 +45,7 @@ class StepResult:
     failed: list[tuple[Request, EngineError]] = field(default_factory=list)
     finite: tuple[list[Scheduled], Tensor] | None = None
     prompt_logprobs: list[tuple[Request, list[TokenLogprobs]]] = field(default_factory=list)
+    pooled: list[tuple[Request, NDArray[np.float32]]] = field(default_factory=list)
 
     @cached_property
     def broken(self) -> list[Request]:
@@ -60,6 +66,7 @@ class Runner:
         encoder: Encodes media.
         plugin: What to call the plugin in errors.
         device: Where the tensors are.
+        head: What pools the sequences of a step; None: they are sampled.
     """
 
     def __init__(
@@ -70,10 +77,11 @@ class Runner:
         encoder: MediaEncoder,
         plugin: str,
         device: torch.device,
+        head: PoolingHead | None = None,
     ) -> None:
         self.model, self.builder, self.holder, self.encoder = model, builder, holder, encoder
-        self.plugin, self.device = plugin, device
-        self._takes_mask = takes_media_mask(model)
+        self.plugin, self.device, self.head = plugin, device, head
+        self._takes_mask, self._takes_types = takes_media_mask(model), takes_token_types(model)
 
     @torch.inference_mode()
     def run(self, plan: StepPlan, *, every_row: bool = False) -> StepResult:
@@ -92,6 +100,9 @@ class Runner:
         self.holder.current = step
         try:
             hidden = self._forward(step)
+            if self.head is not None:
+                self._pool(self.head, step, hidden, result)
+                return result
             result.requests = [s.request for s in step.order if s.samples]
             if every_row:
                 result.computed, result.logits = step.order, self.model.compute_logits(hidden)
@@ -105,10 +116,17 @@ class Runner:
             self.holder.current = None
         return result
 
+    def _pool(self, head: PoolingHead, step: StepTensors, hidden: Tensor, result: StepResult) -> None:
+        made = head(step.order, hidden)
+        result.pooled = made.vectors
+        result.failed += made.failed
+        result.broken.extend(made.broken)
+
     def _forward(self, step: StepTensors) -> Tensor:
         placed = self._placed_embeddings(step)
         if placed is None:
-            return self._called(step.input_ids, step.positions)
+            types = {"token_type_ids": self._token_types(step)} if self._takes_types else {}
+            return self._called(step.input_ids, step.positions, **types)
         embeddings, mask = placed
         if not supports_multimodal(self.model):  # a prompt that came as embeddings
             inputs_embeds = merge_by_mask(self.model.get_input_embeddings(step.input_ids), embeddings, mask)
@@ -116,6 +134,18 @@ class Runner:
             kwargs = {"is_multimodal": mask} if self._takes_mask else {}
             inputs_embeds = self.model.get_input_embeddings(step.input_ids, embeddings, **kwargs)
         return self._called(None, step.positions, inputs_embeds=inputs_embeds)
+
+    def _token_types(self, step: StepTensors) -> Tensor | None:
+        """Which of a pair's texts each token is of; None where no sequence is a pair."""
+        if not any(s.request.token_types for s in step.order):
+            return None
+        types = np.zeros(len(step.input_ids), dtype=np.int64)
+        row = 0
+        for s in step.order:
+            if s.request.token_types:
+                types[row : row + s.count] = s.request.token_types[s.start : s.start + s.count]
+            row += s.count
+        return send(types, self.device)
 
     def _called(self, *args: Any, **kwargs: Any) -> Tensor:
         hidden: Tensor = self.model(*args, **kwargs)

@@ -19,11 +19,14 @@ __getattr__, __dir__, _names = attach(
         "Encoder": "interfaces",
         "Model": "interfaces",
         "ModelContext": "context",
+        "Pooler": "pooling",
+        "Pooling": "pooling",
         "QuantizationConfig": "quantization",
         "QuantizeMethod": "quantization",
         "SpeechToTextConfig": "transcription",
         "SupportsEncoderDecoder": "interfaces",
         "SupportsMultiModal": "interfaces",
+        "SupportsPooling": "pooling",
         "SupportsTranscription": "transcription",
         "WeightMap": "weights",
         "errors": "errors",
@@ -56,6 +59,9 @@ if TYPE_CHECKING:
     from .interfaces import Model as Model
     from .interfaces import SupportsEncoderDecoder as SupportsEncoderDecoder
     from .interfaces import SupportsMultiModal as SupportsMultiModal
+    from .pooling import Pooler as Pooler
+    from .pooling import Pooling as Pooling
+    from .pooling import SupportsPooling as SupportsPooling
     from .quantization import QuantizationConfig as QuantizationConfig
     from .quantization import QuantizeMethod as QuantizeMethod
     from .spec import API_VERSION as API_VERSION

@@ -14,6 +14,7 @@ from .spec import Role
 
 if TYPE_CHECKING:
     from .interfaces import Encoder, Model
+    from .pooling import Pooling
 
 Resolver = Callable[[Any, Role], "tuple[type[Model | Encoder], ModelContext]"]
 
@@ -27,12 +28,14 @@ class ModelContext:
         dtype: What floating-point parameters will be.
         options: The plugin's own validated options, if it declares some.
         resolver: How `build` finds the class of a part; the engine's, which looks plugins up.
+        pooling: How the checkpoint's folder says that embeddings are made; None where it does not.
     """
 
     hf_config: Any
     dtype: torch.dtype = torch.float32
     options: Any = None
     resolver: Resolver | None = None
+    pooling: Pooling | None = None
 
     def text_config(self, *, plain_head: bool = False) -> Any:
         """A copy of the language model's config in a config that has other parts too, for `build`.

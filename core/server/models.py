@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import InvalidRequestError, ModelNotFoundError, RequestError
+from ..pooling.tasks import DOES
 from .client import EngineClient
 
 
@@ -25,7 +26,7 @@ class ServedModel:
     Attributes:
         name: What clients call it.
         engine: Runs it.
-        tasks: What it is for: `generate`, `transcription`, `embed`.
+        tasks: What it is for: `generate`, `transcription`, `embed`, `classify`, `score`.
         modalities: Media that it takes.
         created: When it was started, in seconds since 1970.
     """
@@ -45,12 +46,9 @@ class ServedModel:
         """Refuse what the model is not for."""
         if task not in self.tasks:
             raise UnsupportedTaskError(
-                f"{self.name!r} ({self.engine.plan.architecture}) does not {_VERBS[task]}; it is for: {', '.join(self.tasks)}",
+                f"{self.name!r} ({self.engine.plan.architecture}) does not {DOES[task]}; it is for: {', '.join(self.tasks)}",
                 param="model",
             )
-
-
-_VERBS = {"generate": "generate text", "transcription": "transcribe", "embed": "make embeddings"}
 
 
 class Models:
@@ -85,7 +83,7 @@ class Models:
         able = [model for model in self if task in model.tasks]
         if not able:
             offered = "; ".join(f"{m.name}: {', '.join(m.tasks)}" for m in self)
-            raise UnsupportedTaskError(f"no model that is served here can {_VERBS[task]} ({offered})", param="model")
+            raise UnsupportedTaskError(f"no model that is served here can {DOES[task]} ({offered})", param="model")
         if name is None and len(able) == 1:
             return able[0]
         model = self.find(name)

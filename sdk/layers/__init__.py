@@ -3,6 +3,7 @@
 from .activation import Activation, ActivationAndMul, GeluAndMul, SiluAndMul
 from .attention import Attention, EncoderAttention, attention_reference
 from .base import Layer
+from .bidirectional import BidirectionalAttention
 from .cross_attention import CrossAttention
 from .decoder import Decoder, PreNormBlock
 from .embedding import ParallelLMHead, PositionEmbedding, VocabParallelEmbedding
@@ -24,6 +25,7 @@ __all__ = [
     "Activation",
     "ActivationAndMul",
     "Attention",
+    "BidirectionalAttention",
     "ColumnParallelLinear",
     "CrossAttention",
     "Decoder",

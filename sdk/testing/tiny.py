@@ -95,7 +95,7 @@ def randomize(model: nn.Module, seed: int, *, gain: float = 1.5, gains: Mapping[
             fan_in = parameter.shape[-1] if ".experts." in name else parameter[0].numel()
             own = next((g for part, g in (gains or {}).items() if part in name), gain)
             parameter.copy_(noise * own / math.sqrt(fan_in))
-        elif "norm" in name and name.endswith("weight"):
+        elif "norm" in name.lower() and name.endswith("weight"):
             parameter.copy_(1 + 0.1 * noise)
         else:
             parameter.copy_(0.1 * noise)

@@ -1,0 +1,1 @@
+"""BERT as a plugin of the engine."""

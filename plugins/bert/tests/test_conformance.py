@@ -1,0 +1,13 @@
+"""The laws of the SDK, one test each: what `engine plugins verify` checks."""
+
+from __future__ import annotations
+
+from sdk.testing import Conformance
+
+
+class TestBert(Conformance):
+    architecture = "BertModel"
+
+
+class TestBertForSequenceClassification(Conformance):
+    architecture = "BertForSequenceClassification"
