@@ -29,10 +29,12 @@ class Capabilities(BaseModel):
         attention: Kinds of attention or state its layers use.
         prefix_caching: Whether equal prefixes may share pages.
         chunked_prefill: `any`, `item-atomic` (a media item is never split over two steps) or `no`.
-        tensor_parallel, pipeline_parallel: Whether the model may be split over devices.
+        tensor_parallel: Whether each layer may be split over devices.
+        pipeline_parallel: Whether the layers may be dealt out over devices.
         lora_targets: Linear layers that adapters may change.
         quantization: Names of quantization schemes it works with; `None`: any.
-        prompt_embeds, media_embeds: Whether embeddings are accepted in the place of text or media.
+        prompt_embeds: Whether embeddings are accepted in the place of text.
+        media_embeds: Whether embeddings are accepted in the place of media.
         lm_only: Whether the encoder may be left out when no medium is allowed.
     """
 
@@ -60,7 +62,9 @@ class Architecture(BaseModel):
     Attributes:
         name: The HF architecture string, as in config.json's `architectures`; `"*"` for a fallback.
         model: The `sdk.Model` or `sdk.Encoder` class.
-        processor, info, dummy_inputs: The three classes of a model that takes media.
+        processor: The class that says how the HF processor's tensors and placeholders fall into items; for models with media.
+        info: The class that says what is known of the HF processor; for models with media.
+        dummy_inputs: The class that makes the worst case; for models with media.
         transcription: The class that implements `SupportsTranscription`.
         tokenizer: `"module:function"`, `(source: str) -> HF tokenizer`, for checkpoints whose tokenizer transformers does not
             find by itself; called with the folder, or with what the user named.
@@ -74,7 +78,8 @@ class Architecture(BaseModel):
         requires: PEP 508 requirements checked before the model is loaded.
         options: `"module:Class"` of a pydantic model, torch-free: the plugin's own options. The validated instance is
             `ctx.options` of the model, of the processing info and of `SpeechModel`.
-        license, upstream: Where the model's description comes from.
+        license: The licence of the model's description.
+        upstream: Where the model's description comes from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

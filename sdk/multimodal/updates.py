@@ -99,8 +99,10 @@ class PlaceholderRange:
     """Where an item stands in the final prompt.
 
     Attributes:
-        modality, index: Which item.
-        offset, length: The range of tokens.
+        modality: Of the item.
+        index: Of the item, among those of its modality.
+        offset: The range's first token.
+        length: The range's tokens.
         mask: `(length,)` bool: which of them take embeddings.
     """
 

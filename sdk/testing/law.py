@@ -69,7 +69,9 @@ class LawResult:
     """What checking a law gave.
 
     Attributes:
-        law, level, statement: Which law.
+        law: Its name.
+        level: Its level.
+        statement: What it says.
         status: `passed`, `failed` or `skipped`.
         detail: Passed: what was looked at. Failed: what is wrong. Skipped: why.
         smallest: Failed: the smallest input found that shows it.
