@@ -225,7 +225,8 @@ class AsyncLLM:
             OverloadedError: As many requests wait as may (`max_queued_requests`).
         """
         params = PoolingParams("embed", dimensions, normalize, truncate)
-        return await self._pool(embed_call(self.engine, prompts, params), on_error, timeout, priority)
+        call = embed_call(self.engine, prompts, params)
+        return await self.pool(call, on_error, timeout=timeout, priority=priority)
 
     async def classify(
         self,
@@ -237,7 +238,8 @@ class AsyncLLM:
         priority: int = 0,
     ) -> list[ClassificationOutput]:
         """As `LLM.classify`; timeout and priority as of `embed`."""
-        return await self._pool(classify_call(self.engine, prompts, truncate), on_error, timeout, priority)
+        call = classify_call(self.engine, prompts, truncate)
+        return await self.pool(call, on_error, timeout=timeout, priority=priority)
 
     async def score(
         self,
@@ -250,7 +252,8 @@ class AsyncLLM:
         priority: int = 0,
     ) -> list[ScoringOutput]:
         """As `LLM.score`; timeout and priority as of `embed`."""
-        return await self._pool(score_call(self.engine, query, documents, truncate), on_error, timeout, priority)
+        call = score_call(self.engine, query, documents, truncate)
+        return await self.pool(call, on_error, timeout=timeout, priority=priority)
 
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """End requests; what they have so far is their last output, with `finish_reason="abort"`."""
@@ -356,7 +359,10 @@ class AsyncLLM:
         process = functools.partial(self.engine.inputs.process_pooled, prompt, params)
         return self._serve(process, NO_TOKENS, request_id, timeout, priority, is_part=is_part)
 
-    async def _pool(self, call: PoolingCall[T], on_error: OnError, timeout: float | None, priority: int) -> list[T]:
+    async def pool(
+        self, call: PoolingCall[T], on_error: OnError = "raise", *, timeout: float | None = None, priority: int = 0
+    ) -> list[T]:
+        """Answer a call: what `embed`, `classify` and `score` have in common."""
         check_on_error(on_error)
 
         def start(prompt: Prompt) -> AsyncGenerator[RequestOutput, None]:

@@ -194,7 +194,7 @@ class LLM:
             RequestError: A prompt cannot be served, or the model makes no embeddings.
         """
         params = PoolingParams("embed", dimensions, normalize, truncate)
-        return self._pool(embed_call(self.engine, prompts, params), on_error, use_progress)
+        return self.pool(embed_call(self.engine, prompts, params), on_error, use_progress)
 
     def classify(
         self,
@@ -206,7 +206,7 @@ class LLM:
     ) -> list[ClassificationOutput]:
         """Say of each prompt which class it is of, with a classifier. Arguments and errors are those of `embed`; a pair of
         texts is `{"prompt": …, "text_pair": …}`."""
-        return self._pool(classify_call(self.engine, prompts, truncate), on_error, use_progress)
+        return self.pool(classify_call(self.engine, prompts, truncate), on_error, use_progress)
 
     def score(
         self,
@@ -219,7 +219,7 @@ class LLM:
     ) -> list[ScoringOutput]:
         """Say of each document how well it answers a query: a cross-encoder reads both together; of a model that makes
         embeddings it is the cosine. Arguments and errors are those of `embed`."""
-        return self._pool(score_call(self.engine, query, documents, truncate), on_error, use_progress)
+        return self.pool(score_call(self.engine, query, documents, truncate), on_error, use_progress)
 
     def abort(self, request_id: str | Iterable[str]) -> None:
         """End requests; what they have so far is returned with `finish_reason="abort"`."""
@@ -273,7 +273,10 @@ class LLM:
         show = len(jobs) > 1 if use_progress is None else use_progress
         return self.runner.finish(jobs, on_error, show_progress=show)
 
-    def _pool(self, call: PoolingCall[T], on_error: OnError, use_progress: bool | None) -> list[T]:
+    def pool(
+        self, call: PoolingCall[T], on_error: OnError = "raise", use_progress: bool | None = None
+    ) -> list[T]:
+        """Answer a call: what `embed`, `classify` and `score` have in common."""
         check_on_error(on_error)
         process = self.engine.inputs.process_pooled
         inputs = [(lambda p=p: process(p, call.params)) for p in call.prompts]

@@ -138,6 +138,7 @@ def serve(
         bool | None, _option("--log-prompts/--no-log-prompts", help="Write prompts into the log.")
     ] = None,
     # ---- the engines
+    task: Annotated[str | None, _option("--task", help="embed: make vectors with a model that generates.")] = None,
     dtype: Annotated[str | None, _option("--dtype", help="auto, float32, bfloat16 or float16.", default="auto")] = None,
     device: Annotated[str | None, _option("--device", help="auto, cpu or cuda.", default="auto")] = None,
     quantization: Annotated[
@@ -197,6 +198,7 @@ def serve(
         raise InvalidRequestError("say which model to serve, such as demo/llava", param="--model")
     from_file: Mapping[str, Any] = context.obj or {}
     options = {
+        "task": task,
         "dtype": dtype,
         "device": device,
         "quantization": quantization,

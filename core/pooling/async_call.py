@@ -27,19 +27,22 @@ async def answered(call: PoolingCall[T], start: Start, *, raises: bool) -> list[
     """
     turns = asyncio.Semaphore(AT_ONCE)
 
-    async def one(prompt: Any) -> RequestOutput:
+    async def one(index: int, prompt: Any) -> RequestOutput:
         async with turns:
             try:
                 (output,) = [output async for output in start(prompt)]
             except EngineError as error:
-                if raises:
-                    raise
-                return RequestOutput("", None, [], [], finished=True, error=error)
+                if not raises:
+                    return RequestOutput("", None, [], [], finished=True, error=error)
+                if len(call.prompts) > 1:
+                    error.message = f"prompt {index}: {error.message}"
+                    error.args = (error.message,)
+                raise
             return output
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(prompt)) for prompt in call.prompts]
+            tasks = [group.create_task(one(index, prompt)) for index, prompt in enumerate(call.prompts)]
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return call.read([task.result() for task in tasks])

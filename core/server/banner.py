@@ -26,13 +26,20 @@ def banner(models: Models, settings: ServerSettings, port: int) -> str:
     return "\n".join(lines)
 
 
+def _quoted(said: object) -> str:
+    """JSON, between a shell's single quotes."""
+    return json.dumps(said).replace("'", "'\\''")
+
+
 def _try(model: ServedModel, settings: ServerSettings, url: str) -> str:
     """A command that works as it stands."""
     key = ' -H "Authorization: Bearer $ENGINE_API_KEY"' if settings.api_keys else ""
     if "generate" in model.tasks:
         said = {"model": model.name, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 32}
-        body = json.dumps(said).replace("'", "'\\''")
-        return f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+        return f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{_quoted(said)}'"
     if "transcription" in model.tasks:
         return f"curl {url}/v1/audio/transcriptions{key} -F model={model.name} -F file=@speech.wav"
+    if "embed" in model.tasks:
+        said = {"model": model.name, "input": "Hello!"}
+        return f"curl {url}/v1/embeddings{key} -H 'Content-Type: application/json' -d '{_quoted(said)}'"
     return f"curl {url}/v1/models{key}"

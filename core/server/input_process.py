@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EngineError
 from . import wire
 from .faults import to_fault
-from .letters import write_prompt
+from .letters import read_pooling, write_prompt
 from .line import Line
 from .worker import receive_setup, work
 
 if TYPE_CHECKING:
-    from ..inputs import InputProcessor
+    from ..inputs import InputProcessor, ProcessedInput
 
 logger = logging.getLogger(__name__)
 TEMPLATE_SECONDS = 5.0
@@ -84,10 +84,17 @@ def ended_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def _processed(inputs: InputProcessor, ask: wire.Ask) -> ProcessedInput:
+    if ask.is_chat:
+        return inputs.process_chat(ask.value, **ask.arguments)
+    if ask.pooling is not None:
+        return inputs.process_pooled(ask.value, read_pooling(ask.pooling))
+    return inputs.process(ask.value)
+
+
 def _answer(inputs: InputProcessor, ask: wire.Ask) -> wire.Made | wire.Failed:
     try:
-        made = inputs.process_chat(ask.value, **ask.arguments) if ask.is_chat else inputs.process(ask.value)
-        return write_prompt(made)
+        return write_prompt(_processed(inputs, ask))
     except EngineError as error:
         return wire.Failed(to_fault(error))
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,10 +12,12 @@ import torch
 from sdk.multimodal.fields import FieldValue, MultiModalFieldConfig
 from sdk.multimodal.processor import ProcessedItem, ProcessedPrompt
 from sdk.multimodal.updates import PlaceholderRange
+from sdk.pooling import PoolingTask
 
 from ..inputs import ProcessedInput
 from ..jobs import Job
 from ..outputs import Logprob
+from ..pooling import PoolingParams
 from ..request import Request
 from ..sampling import SamplingParams, StructuredOutputs
 from ..tools import FORMATS, ToolParser
@@ -50,6 +52,8 @@ def write_job(key: int, job: Job, remaining: float | None) -> wire.Add:
         cache_salt=first.cache_salt.decode(),
         cross_attention_heads=list(first.cross_attention_heads),
         remaining=remaining,
+        pooling=write_pooling(first.pooling) if first.pooling is not None else None,
+        token_types=first.token_types,
     )
 
 
@@ -57,7 +61,12 @@ def read_job(add: wire.Add) -> tuple[ProcessedInput, SamplingParams]:
     """What `JobMaker.make` takes."""
     prompt = _read_items(add.token_ids, add.items, add.encoder_item)
     made = ProcessedInput(
-        None, prompt, add.cache_salt, cross_attention_heads=tuple((a, b) for a, b in add.cross_attention_heads)
+        None,
+        prompt,
+        add.cache_salt,
+        cross_attention_heads=tuple((a, b) for a, b in add.cross_attention_heads),
+        pooling=read_pooling(add.pooling) if add.pooling is not None else None,
+        token_types=add.token_types,
     )
     return made, read_params(add.params)
 
@@ -74,6 +83,7 @@ def write_prompt(made: ProcessedInput) -> wire.Made:
         cross_attention_heads=list(made.cross_attention_heads),
         tool_form=tools.form.marker if tools is not None else None,
         tool_names=sorted(tools.names) if tools is not None else [],
+        token_types=made.token_types,
     )
 
 
@@ -86,7 +96,19 @@ def read_prompt(made: wire.Made, tokenizer: Any) -> ProcessedInput:
         made.cache_salt,
         ToolParser(form, made.tool_names, tokenizer) if form is not None else None,
         tuple((layer, head) for layer, head in made.cross_attention_heads),
+        token_types=made.token_types,
     )
+
+
+def write_pooling(params: PoolingParams) -> wire.Pooling:
+    """What is made of a prompt."""
+    return wire.Pooling(params.task, params.dimensions, params.normalize, params.truncate)
+
+
+def read_pooling(written: wire.Pooling) -> PoolingParams:
+    """The same, checked as anybody's."""
+    task = cast("PoolingTask", written.task)
+    return PoolingParams(task, written.dimensions, written.normalize, written.truncate)
 
 
 def write_params(params: SamplingParams) -> dict[str, Any]:
@@ -172,6 +194,7 @@ def write_end(request: Request) -> wire.End:
         finished_time=times.finished_time,
         preemptions=times.preemptions,
         cross_attention=seen,
+        pooled=request.pooled,
     )
 
 
@@ -183,5 +206,6 @@ def read_end(end: wire.End, request: Request) -> None:
     times.arrival_time, times.first_scheduled_time = end.arrival_time, end.first_scheduled_time
     times.first_token_time, times.finished_time = end.first_token_time, end.finished_time
     times.preemptions = end.preemptions
+    request.pooled = end.pooled
     if end.cross_attention is not None:
         request.cross_attention = torch.as_tensor(end.cross_attention)

@@ -7,9 +7,10 @@ from typing import Any
 
 from ..blueprint import Blueprint
 from ..inputs import InputProcessor, ProcessedInput
+from ..pooling import PoolingParams
 from . import wire
 from .input_pool import InputPool
-from .letters import read_prompt
+from .letters import read_prompt, write_pooling
 
 
 class RemoteInputs(InputProcessor):
@@ -38,6 +39,16 @@ class RemoteInputs(InputProcessor):
         except (TypeError, OverflowError, UnicodeError):  # an object of this process's, or text that is none
             return super().process(prompt)
         return read_prompt(made, self.tokenizer)
+
+    def process_pooled(self, prompt: Any, params: PoolingParams) -> ProcessedInput:
+        """See `InputProcessor.process_pooled`."""
+        if _is_ids(prompt):
+            return super().process_pooled(prompt, params)
+        try:
+            made = self.pool.ask(wire.Ask(False, wire.as_it_is(prompt), {}, write_pooling(params)))
+        except (TypeError, OverflowError, UnicodeError):
+            return super().process_pooled(prompt, params)
+        return read_prompt(made, self.tokenizer)._replace(pooling=params)
 
     def process_chat(
         self, messages: Sequence[Mapping[str, Any]], *, cache_salt: str = "", **template_kwargs: Any

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .gauges import Gauges
 
-FORMAT = 2
+FORMAT = 3
 """Changes with these structs. Both ends come from one installation, so another number means that there are two."""
 Blob = bytes | bytearray | memoryview
 _TENSOR, _ARRAY, _TUPLE, _BYTES = 1, 2, 3, 4
@@ -63,6 +63,15 @@ class Setup(msgspec.Struct, tag="setup", array_like=True):
     heartbeat: float
 
 
+class Pooling(msgspec.Struct, array_like=True):
+    """A `PoolingParams`: what is made of a prompt in the place of tokens."""
+
+    task: str
+    dimensions: int | None = None
+    normalize: bool | None = None
+    truncate: int | bool | None = None
+
+
 class Item(msgspec.Struct, array_like=True):
     """A `ProcessedItem`: its place, its arguments with the kind of their fields, and its embeddings."""
 
@@ -82,6 +91,7 @@ class Add(msgspec.Struct, tag="add", array_like=True):
     Attributes:
         params: What differs from `SamplingParams()`.
         remaining: Seconds until its deadline.
+        token_types: Which of a pair's texts each token is of.
     """
 
     key: int
@@ -94,6 +104,8 @@ class Add(msgspec.Struct, tag="add", array_like=True):
     cache_salt: str
     cross_attention_heads: list[tuple[int, int]]
     remaining: float | None
+    pooling: Pooling | None = None
+    token_types: Sequence[int] = ()
 
 
 class Abort(msgspec.Struct, tag="abort", array_like=True):
@@ -163,6 +175,7 @@ class End(msgspec.Struct, array_like=True):
     finished_time: float | None
     preemptions: int
     cross_attention: Any = None
+    pooled: Any = None
 
 
 class Detail(msgspec.Struct, array_like=True):
@@ -211,11 +224,13 @@ class Limits(msgspec.Struct, tag="limits", array_like=True):
 
 
 class Ask(msgspec.Struct, tag="ask", array_like=True):
-    """A prompt to process, or a conversation (`is_chat`) with the arguments of `InputProcessor.process_chat`."""
+    """A prompt to process (to be pooled, with `pooling`), or a conversation (`is_chat`) with the arguments of
+    `InputProcessor.process_chat`."""
 
     is_chat: bool
     value: Any
     arguments: dict[str, Any]
+    pooling: Pooling | None = None
 
 
 class Made(msgspec.Struct, tag="made", array_like=True):
@@ -229,6 +244,7 @@ class Made(msgspec.Struct, tag="made", array_like=True):
     cross_attention_heads: list[tuple[int, int]]
     tool_form: str | None
     tool_names: list[str]
+    token_types: Sequence[int] = ()
 
 
 class Failed(msgspec.Struct, tag="failed", array_like=True):
