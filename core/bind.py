@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sdk.layers import Attention, BidirectionalAttention, CrossAttention, Experts, Layer, RotaryEmbedding
+from sdk.layers import Attention, BidirectionalAttention, CrossAttention, Experts, Layer, RotaryEmbedding, StateLayer
 from sdk.layers.linear import Linear
 
 from .cache.states import EncoderStates, padded
@@ -18,6 +19,7 @@ from .kernels.bidirectional import StepBidirectionalAttention
 from .kernels.choice import kernels_for
 from .kernels.experts import pack_experts
 from .kernels.linear import pack
+from .kernels.state import SlotKernel
 from .step import StepHolder
 
 
@@ -95,6 +97,29 @@ def allocate_states(
     return EncoderStates(layers, {path: (pool(a), pool(a)) for path, a in layers.items()}, rows)
 
 
+def state_layers(model: nn.Module) -> dict[str, StateLayer]:
+    """The layers that keep a state of each sequence: path → layer."""
+    return {path: m for path, m in model.named_modules() if isinstance(m, StateLayer)}
+
+
+def slot_bytes(model: nn.Module, dtype: torch.dtype) -> int:
+    """What state layers keep of one sequence, however long it is."""
+    specs = [spec for layer in state_layers(model).values() for spec in layer.state_specs().values()]
+    return sum(spec.numel * (spec.dtype or dtype).itemsize for spec in specs)
+
+
+def allocate_slots(
+    model: nn.Module, count: int, dtype: torch.dtype, device: torch.device
+) -> dict[str, dict[str, Tensor]]:
+    """States of so many sequences, for every layer that keeps some. Nothing is read of a slot before it was written."""
+
+    def pool(layer: StateLayer) -> dict[str, Tensor]:
+        specs = layer.state_specs()
+        return {name: _zeros((count, *spec.shape), spec.dtype or dtype, device) for name, spec in specs.items()}
+
+    return {path: pool(layer) for path, layer in state_layers(model).items()}
+
+
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeroed memory that the system hands out as it is written; `torch.zeros` on a CPU would touch all of it now."""
     if device.type != "cpu":
@@ -106,6 +131,7 @@ def bind(
     model: nn.Module,
     pages: dict[str, tuple[Tensor, Tensor]],
     step: StepHolder,
+    slots: Mapping[str, Mapping[str, Tensor]],
     states: EncoderStates | None = None,
 ) -> None:
     """Fill every hole of a loaded model."""
@@ -115,6 +141,8 @@ def bind(
     if states is not None:
         for index, (path, cross) in enumerate(states.layers.items()):
             cross.fill(kernels.cross_attention(cross, *states.memory[path], step, index))
+    for path, stateful in state_layers(model).items():
+        stateful.fill(SlotKernel(stateful, slots[path], step))
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

@@ -63,6 +63,11 @@ def locate(model: str, revision: str | None = None, *, weights: bool = True) -> 
         ) from e
 
 
+def _number(value: dict[str, Any]) -> Any:
+    """A JSON object; as a number where transformers wrote one that JSON does not have: `{"__float__": "Infinity"}`."""
+    return float(value["__float__"]) if value.keys() == {"__float__"} else value
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A model's folder, opened.
@@ -80,7 +85,7 @@ class Checkpoint:
         """config.json, with the overrides."""
         path = self.folder / "config.json"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"), object_hook=_number)
         except (OSError, ValueError) as e:
             raise InvalidConfigError(f"{path} cannot be read: {e}", param="model") from e
         if not isinstance(values, dict):

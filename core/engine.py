@@ -11,10 +11,12 @@ import torch
 
 from .bind import (
     allocate_pages,
+    allocate_slots,
     allocate_states,
     bind,
     cross_attention_layers,
     rotary_embeddings,
+    state_layers,
     unbind,
 )
 from .blueprint import Blueprint
@@ -75,7 +77,8 @@ class Engine:
         planned = self.plan.states
         self.states = self._allocate_states(self.plan, planned.count) if planned is not None else None
         state_pool = StatePool(planned.count, planned.rows) if planned is not None else None
-        bind(self.model, self.pages, holder, self.states)
+        self.slots = allocate_slots(self.model, self.plan.max_num_seqs, self.dtype, self.device)
+        bind(self.model, self.pages, holder, self.slots, self.states)
         return_free_memory()  # that of weights which kernels hold in a form of their own now
         builder = self._step_builder(self.plan)
         encoder_cache = EncoderCache(self.config.encoder_cache_bytes)
@@ -86,7 +89,7 @@ class Engine:
         self.runner = Runner(self.model, builder, holder, encoder, plugin, self.device, self._head())
         self.scheduler = Scheduler(
             self.pool,
-            self.config.max_num_seqs,
+            self.plan.max_num_seqs,
             self.plan.step_tokens,
             self.config.max_num_batched_tokens,
             encoder_cache,
@@ -286,8 +289,9 @@ class Engine:
         pool = PagePool(-(-plan.step_tokens // plan.page_size) + sequences, plan.page_size)
         pages = allocate_pages(self.model, pool.num_pages, plan.page_size, self.dtype, self.device)
         states = self._allocate_states(plan, plan.items_per_step) if plan.states is not None else None
+        slots = allocate_slots(self.model, plan.max_num_seqs, self.dtype, self.device)
         holder = StepHolder()
-        bind(self.model, pages, holder, states)
+        bind(self.model, pages, holder, slots, states)
         builder = self._step_builder(plan)
         name, cache = self.plugin.describe(), EncoderCache(0)
         filler = next(i for i in range(self.inputs.vocab_size) if i not in self.inputs.reserved)
@@ -318,7 +322,9 @@ class Engine:
         """Whether equal beginnings share pages: as asked, or as the model can."""
         # Where a beginning's keys depend on how long the whole is, equal beginnings have different pages.
         by_length = any(rotary.depends_on_length for rotary in rotary_embeddings(self.model))
-        asked, can = self.config.enable_prefix_caching, self.capabilities.prefix_caching and not by_length
+        # Pages say nothing of what state layers keep of the tokens in them.
+        kept = by_length or bool(state_layers(self.model))
+        asked, can = self.config.enable_prefix_caching, self.capabilities.prefix_caching and not kept
         if asked and not can:
             raise InvalidConfigError(
                 f"{self.plugin.architecture.name} ({self.plugin.describe()}) cannot share the pages of equal prefixes; "
@@ -376,4 +382,5 @@ class Engine:
             self.rules.close()
             unbind(self.model)
             self.pages.clear()
+            self.slots.clear()
             self.states = None

@@ -34,7 +34,7 @@ class MemoryPlan:
         weights: Parameters.
         activations: The largest step, with as much media as a step may encode.
         cache: The page pool.
-        states: What cross-attention keeps of encoded media.
+        states: What cross-attention keeps of encoded media, and state layers of sequences.
         measured: Whether `activations` was measured by running that step; by arithmetic otherwise.
     """
 

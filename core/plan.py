@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .bind import attention_layers, page_shapes, state_bytes
+from .bind import attention_layers, page_shapes, slot_bytes, state_bytes, state_layers
 from .blueprint import Blueprint
 from .errors import EngineError, InvalidConfigError, MemoryProfileError
 from .memory import CACHE_SHARE, MemoryPlan, activation_bytes, available_bytes, weights_bytes
 
 logger = logging.getLogger(__name__)
 STATES_SHARE = 0.25
-"""Of what weights and activations leave, the most that encoder states may take."""
+"""Of what weights and activations leave, the most that encoder states may take, and that slots may take beside pages."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,21 @@ class StatesPlan:
 
 
 @dataclass(frozen=True)
+class SlotsPlan:
+    """Room for what state layers keep of sequences.
+
+    Attributes:
+        count: Sequences that may run at a time.
+        bytes_each: Of one of them in all layers, however long it is.
+        kinds: Kind of state → how many layers keep it.
+    """
+
+    count: int
+    bytes_each: int
+    kinds: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class QuantizationPlan:
     """What is done to the weights.
 
@@ -77,16 +92,17 @@ class EnginePlan:
         dtype, device: How.
         max_model_len: Longest sequence; less than `asked_length` where the pool has no room for more.
         asked_length: What the user asked for, or what the model was trained for.
-        max_num_seqs: Most sequences in a step.
+        max_num_seqs: Most sequences in a step; fewer than asked for where there is no room for their states.
         step_tokens: Most tokens in a step.
         encoder_tokens: Most tokens of media encoded in a step; a single larger item still passes, alone.
-        num_pages, page_size: The pool.
+        num_pages, page_size: The pool. Where no layer keeps K/V, a page is a sequence and takes nothing.
         bytes_per_token: K/V of one token in all layers.
         attention: Kind of attention → how many layers of it keep K/V.
         media: Each modality that the model takes.
         left_out: Parts of the model that are not loaded.
         memory: Where the memory goes.
         states: Room for encoder states; None for a model without cross-attention.
+        slots: Room for the states of sequences; None for a model without state layers.
         quantization: What is done to the weights; None: nothing.
     """
 
@@ -107,6 +123,7 @@ class EnginePlan:
     left_out: tuple[str, ...]
     memory: MemoryPlan
     states: StatesPlan | None = None
+    slots: SlotsPlan | None = None
     quantization: QuantizationPlan | None = None
 
     @property
@@ -139,15 +156,23 @@ class EnginePlan:
             ("model", f"{self.architecture} by {self.plugin}, {self.dtype} on {self.device}"),
             ("weights", size(m.weights)),
             *([("quantized", self._quantized(self.quantization))] if self.quantization is not None else []),
-            ("attention", f"{kinds}; {size(self.bytes_per_token)} of K/V a token"),
+            ("attention", f"{kinds}; {size(self.bytes_per_token)} of K/V a token" if self.attention else "none: no K/V"),
+            *([("state", self._state(self.slots))] if self.slots is not None else []),
             ("step", f"{self.step_tokens} tokens, {self.max_num_seqs} sequences; {size(m.activations)} ({made})"),
             *((f"{p.modality}s", self._media(p)) for p in self.media),
             *([("states", f"{self.states.count} of {self.states.rows} rows, {size(self.states.bytes_each)} each")]
               if self.states is not None else []),
-            ("cache", f"{size(m.cache)} of {size(m.available)} free: {self.num_pages} pages of {self.page_size} tokens, "
-                      f"{self.full_sequences:.1f} sequences of {self.max_model_len}"),
         ]  # fmt: skip
+        if self.attention:
+            pool = f"{self.num_pages} pages of {self.page_size} tokens"
+            room = f"{self.full_sequences:.1f} sequences of {self.max_model_len}"
+            lines.append(("cache", f"{size(m.cache)} of {size(m.available)} free: {pool}, {room}"))
         return lines
+
+    def _state(self, plan: SlotsPlan) -> str:
+        kinds = ", ".join(f"{count} × {kind}" for kind, count in plan.kinds.items())
+        each = f"{size(plan.bytes_each)} a sequence, however long"
+        return f"{kinds}; {each}, {plan.count} sequences in {size(plan.count * plan.bytes_each)}"
 
     def _quantized(self, plan: QuantizationPlan) -> str:
         left = f"; as they are: {', '.join(plan.left)}" if plan.left else ""
@@ -176,9 +201,16 @@ def make_plan(blueprint: Blueprint, media: Sequence[MediaPlan] = (), measured: M
     encoder_tokens = config.max_num_batched_tokens if any(p.limit != 0 for p in media) else 0
     memory = measured or _estimated(blueprint, encoder_tokens, media)
     states = _states(blueprint, media, memory)
-    memory = replace(memory, states=states.count * states.bytes_each if states is not None else 0)
-    num_pages, page_bytes = _num_pages(blueprint, per_token, memory)
-    max_model_len = min(length, num_pages * config.block_size)
+    slots = _slots(blueprint, per_token, memory)
+    kept = sum(p.count * p.bytes_each for p in (states, slots) if p is not None)
+    memory = replace(memory, states=kept)
+    max_num_seqs = config.max_num_seqs if slots is None else slots.count
+    if per_token:
+        page_size = config.block_size
+        num_pages, page_bytes = _num_pages(blueprint, per_token, memory, max_num_seqs)
+    else:
+        page_size, num_pages, page_bytes = length, max_num_seqs, 0
+    max_model_len = min(length, num_pages * page_size)
     whole = max_model_len if blueprint.capabilities.chunked_prefill == "no" else 0
     kinds = Counter(
         "full" if layer.sliding_window is None else f"sliding ({layer.sliding_window})"
@@ -191,17 +223,18 @@ def make_plan(blueprint: Blueprint, media: Sequence[MediaPlan] = (), measured: M
         device=str(blueprint.device),
         max_model_len=max_model_len,
         asked_length=length,
-        max_num_seqs=config.max_num_seqs,
+        max_num_seqs=max_num_seqs,
         step_tokens=max(config.max_num_batched_tokens, whole),
         encoder_tokens=encoder_tokens,
         num_pages=num_pages,
-        page_size=config.block_size,
+        page_size=page_size,
         bytes_per_token=per_token,
         attention=dict(kinds),
         media=tuple(media),
         left_out=blueprint.left_out.paths,
         memory=replace(memory, cache=num_pages * page_bytes),
         states=states,
+        slots=slots,
         quantization=_quantization(blueprint),
     )
 
@@ -223,6 +256,17 @@ def _states(blueprint: Blueprint, media: Sequence[MediaPlan], memory: MemoryPlan
     return StatesPlan(max(1, min(blueprint.config.max_num_seqs, fitting)), rows, each)
 
 
+def _slots(blueprint: Blueprint, per_token: int, memory: MemoryPlan) -> SlotsPlan | None:
+    """One for each sequence that may run, or as many as fit; none where no layer keeps a state."""
+    each = slot_bytes(blueprint.model, blueprint.dtype)
+    if not each:
+        return None
+    share = STATES_SHARE if per_token else CACHE_SHARE[blueprint.device.type]
+    count = max(1, min(blueprint.config.max_num_seqs, int(memory.left * share) // each))
+    kinds: Counter[str] = Counter(layer.kind for layer in state_layers(blueprint.model).values())
+    return SlotsPlan(count, each, dict(kinds))
+
+
 def _estimated(blueprint: Blueprint, encoder_tokens: int, media: Sequence[MediaPlan]) -> MemoryPlan:
     config = blueprint.config
     whole = blueprint.length if blueprint.capabilities.chunked_prefill == "no" else 0
@@ -242,14 +286,14 @@ def _estimated(blueprint: Blueprint, encoder_tokens: int, media: Sequence[MediaP
     )
 
 
-def _num_pages(blueprint: Blueprint, per_token: int, memory: MemoryPlan) -> tuple[int, int]:
+def _num_pages(blueprint: Blueprint, per_token: int, memory: MemoryPlan, max_num_seqs: int) -> tuple[int, int]:
     """How many pages there are, and the bytes of one."""
     config = blueprint.config
-    page_bytes = max(1, per_token * config.block_size)
+    page_bytes = per_token * config.block_size
     if config.kv_cache_bytes is not None:
         return config.kv_cache_bytes // page_bytes, page_bytes
     share = int((memory.left - memory.states) * CACHE_SHARE[blueprint.device.type]) // page_bytes
-    wanted = -(-blueprint.length // config.block_size) * config.max_num_seqs
+    wanted = -(-blueprint.length // config.block_size) * max_num_seqs
     return max(0, min(wanted, share)), page_bytes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .config import EngineConfig
 from .errors import PluginMissingError
 from .llm import LLM
 from .loader import build_module, make_resolver
-from .outputs import RequestOutput
+from .outputs import RequestOutput, RequestOutputKind
 from .plugins import Catalog, Claim, ResolvedPlugin
 from .plugins.requirements import normalised
 from .request import Request
@@ -36,6 +37,9 @@ NO_CACHING: dict[str, Any] = {
     "encoder_cache_bytes": 0,
     "processing_cache_bytes": 0,
 }
+
+EVERY = 40
+"""How many outputs pass between two prompts that interrupt the others."""
 
 
 class CoreRuntime:
@@ -109,14 +113,19 @@ class CoreRuntime:
             shapes = page_shapes(self.build(folder)).values()
             per_token = sum(shape.bytes_per_token(torch.float32) for shape in shapes)
             options["kv_cache_bytes"] = settings.pool_tokens * per_token
-        return OpenModel(LLM(str(folder), **options))
+        return OpenModel(LLM(str(folder), **options), interrupted=settings.interrupted)
 
 
 class OpenModel:
-    """A checkpoint in an engine."""
+    """A checkpoint in an engine.
 
-    def __init__(self, llm: LLM) -> None:
-        self.llm = llm
+    Args:
+        llm: The engine.
+        interrupted: See `sdk.testing.Settings`.
+    """
+
+    def __init__(self, llm: LLM, *, interrupted: bool = False) -> None:
+        self.llm, self.interrupted = llm, interrupted
 
     def process(self, prompt: Prompt) -> ProcessedPrompt:
         """See `sdk.testing.runtime.OpenModel`."""
@@ -125,8 +134,21 @@ class OpenModel:
     def generate(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Completion]:
         """See `sdk.testing.runtime.OpenModel`."""
         params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True, logprobs=0)
+        if self.interrupted:
+            return self._interrupted(list(prompts), params)
         made = self.llm.generate(list(prompts), params, use_progress=False)
         return [_completion(output) for output in made]
+
+    def _interrupted(self, prompts: list[Prompt], params: SamplingParams) -> list[Completion]:
+        """The same, while every few outputs a prompt that goes before all others is answered."""
+        made: dict[str, RequestOutput] = {}
+        whole = replace(params, output_kind=RequestOutputKind.CUMULATIVE)
+        urgent = SamplingParams(temperature=0.0, max_tokens=1)
+        for number, output in enumerate(self.llm.generate(prompts, whole, stream=True)):
+            made[output.request_id] = output
+            if number % EVERY == 0:
+                self.llm.generate(prompts[0], urgent, priority=-1, use_progress=False)
+        return [_completion(made[name]) for name in sorted(made, key=lambda name: int(name.partition("-")[0]))]
 
     def logits(self, prompts: Sequence[Prompt]) -> list[Tensor]:
         """See `sdk.testing.runtime.OpenModel`. The prompts are scheduled, paged and batched as any other."""

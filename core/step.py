@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sdk.layers.rotary import RotaryEmbedding
 
+from .cache.slots import StateRun, state_runs
 from .request import Request
 from .scheduler import Scheduled
 from .sequences import PageTable, StepSequences
@@ -152,6 +153,11 @@ class StepTensors:
         found = [(s.request.state, s.count, s.request.state_len) for s in self.order]
         states, counts, lengths = np.array(found, dtype=np.int64).T
         return StepSequences.of("states", states, counts, lengths, self.places)
+
+    @cached_property
+    def state_runs(self) -> list[StateRun]:
+        """The sequences as state layers advance them: those of as many tokens together."""
+        return state_runs(self.order, self.places.device)
 
     def cos_sin(
         self, rotary: RotaryEmbedding, dtype: torch.dtype, positions: Tensor | None = None

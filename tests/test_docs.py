@@ -15,7 +15,7 @@ from sdk.testing.fake_dist import write_distribution
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md")])
-TUTORIALS = ("writing-a-plugin.md", "adding-a-vision-model.md")
+TUTORIALS = ("writing-a-plugin.md", "adding-a-vision-model.md", "adding-a-state-layer.md")
 FILE_BLOCK = re.compile(r"```\w+ file=(\S+)\n(.*?)```", re.DOTALL)
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NEEDS_THE_DEMO = "embedding.md"  # has a test of its own, below
@@ -96,7 +96,7 @@ def test_the_vision_page_is_what_the_scaffold_writes(tmp_path: Path) -> None:
     from core.scaffold import scaffold
 
     scaffold("peek", "vlm", tmp_path / "peek")
-    blocks = dict(FILE_BLOCK.findall((ROOT / "docs" / "adding-a-vision-model.md").read_text()))
+    blocks = dict(FILE_BLOCK.findall((ROOT / "docs" / "adding-a-vision-model.md", "adding-a-state-layer.md").read_text()))
     assert blocks
     assert blocks == {name: (tmp_path / "peek" / name).read_text() for name in blocks}
 

@@ -19,6 +19,7 @@ from sdk.layers import (
     Layer,
     PackedEncoderAttention,
     RMSNorm,
+    SelectiveScan,
 )
 from sdk.layers.base import Kernel
 from sdk.layers.linear import Linear
@@ -130,11 +131,15 @@ class CompiledKernels:
         return form(layer, self.dtype, fallback)
 
     def row_kernel(self, layer: Layer) -> Any:
-        """A compiled form of a row-wise layer, or None."""
+        """A compiled form of a row-wise layer or a scan, or None."""
         if isinstance(layer, Linear):
             from .linear_int8 import int8_kernel
 
             return int8_kernel(layer, self.dtype)
+        if isinstance(layer, SelectiveScan):
+            from .scan_compiled import CompiledSelectiveScan
+
+            return CompiledSelectiveScan(layer)
         from .rows import CompiledRMSNorm, CompiledSiluAndMul
 
         if isinstance(layer, RMSNorm) and layer.weight.dtype == self.dtype:

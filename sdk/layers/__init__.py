@@ -4,6 +4,7 @@ from .activation import Activation, ActivationAndMul, GeluAndMul, SiluAndMul
 from .attention import Attention, EncoderAttention, attention_reference
 from .base import Layer
 from .bidirectional import BidirectionalAttention
+from .causal_conv import CausalConv1d
 from .cross_attention import CrossAttention
 from .decoder import Decoder, PreNormBlock
 from .embedding import ParallelLMHead, PositionEmbedding, VocabParallelEmbedding
@@ -15,26 +16,34 @@ from .linear import (
     ReplicatedLinear,
     RowParallelLinear,
 )
+from .mamba import MambaMixer, SelectiveScan
+from .mamba2 import GatedRMSNorm, MambaMixer2, StateSpaceDual
 from .mlp import GatedMLP
 from .norm import LayerNorm, RMSNorm
 from .packed_attention import PackedEncoderAttention
 from .rotary import RotaryEmbedding
 from .self_attention import SelfAttention, sliding_windows
+from .short_conv import ShortConv
+from .state import StateLayer, StateSpec
 
 __all__ = [
     "Activation",
     "ActivationAndMul",
     "Attention",
     "BidirectionalAttention",
+    "CausalConv1d",
     "ColumnParallelLinear",
     "CrossAttention",
     "Decoder",
     "EncoderAttention",
     "Experts",
     "GatedMLP",
+    "GatedRMSNorm",
     "GeluAndMul",
     "Layer",
     "LayerNorm",
+    "MambaMixer",
+    "MambaMixer2",
     "MergedColumnParallelLinear",
     "PackedEncoderAttention",
     "ParallelLMHead",
@@ -45,8 +54,13 @@ __all__ = [
     "ReplicatedLinear",
     "RotaryEmbedding",
     "RowParallelLinear",
+    "SelectiveScan",
     "SelfAttention",
+    "ShortConv",
     "SiluAndMul",
+    "StateLayer",
+    "StateSpaceDual",
+    "StateSpec",
     "TopKRouter",
     "VocabParallelEmbedding",
     "attention_reference",

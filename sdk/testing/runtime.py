@@ -49,6 +49,7 @@ class Settings:
         step_sequences: Most sequences in a step.
         pool_tokens: How many tokens the pages hold, a multiple of `page_size`; None: as many as there is need of.
         caching: Whether anything is kept for requests to come: pages of equal beginnings, embeddings, processed media.
+        interrupted: Whether urgent prompts come in between and take the places of those that run.
     """
 
     page_size: int = 16
@@ -56,6 +57,7 @@ class Settings:
     step_sequences: int = 8
     pool_tokens: int | None = None
     caching: bool = False
+    interrupted: bool = False
 
 
 DEFAULT = Settings()

@@ -80,12 +80,20 @@ def tiny_tokenizer(
 
 
 @torch.no_grad()
-def randomize(model: nn.Module, seed: int, *, gain: float = 1.5, gains: Mapping[str, float] | None = None) -> None:
+def randomize(
+    model: nn.Module,
+    seed: int,
+    *,
+    gain: float = 1.5,
+    gains: Mapping[str, float] | None = None,
+    means: Mapping[str, float] | None = None,
+) -> None:
     """Give every parameter a seeded random value, whatever the library's own initialisation does.
 
     Matrices and filters are normal with standard deviation `gain / sqrt(fan in)`, vectors with 0.1; the weights of
     norms are 1 with a deviation of 0.1. So no bias is zero, no norm is the identity, and greedy tokens vary; where they
-    do not, `gains` gives parameters with a part of a name a gain of their own.
+    do not, `gains` gives parameters with a part of a name a gain of their own. `means` says in the same way around what
+    vectors lie: a recurrence whose step sizes are large forgets at once, and nothing can be told from its states.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -95,10 +103,10 @@ def randomize(model: nn.Module, seed: int, *, gain: float = 1.5, gains: Mapping[
             fan_in = parameter.shape[-1] if ".experts." in name else parameter[0].numel()
             own = next((g for part, g in (gains or {}).items() if part in name), gain)
             parameter.copy_(noise * own / math.sqrt(fan_in))
-        elif "norm" in name.lower() and name.endswith("weight"):
-            parameter.copy_(1 + 0.1 * noise)
         else:
-            parameter.copy_(0.1 * noise)
+            usual = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
+            mean = next((m for part, m in (means or {}).items() if part in name), usual)
+            parameter.copy_(mean + 0.1 * noise)
 
 
 def save_tiny(
@@ -111,6 +119,7 @@ def save_tiny(
     generation_config: dict[str, Any] | None = None,
     architecture: str | None = None,
     gains: Mapping[str, float] | None = None,
+    means: Mapping[str, float] | None = None,
 ) -> None:
     """Randomise an HF model and write it as a checkpoint folder, in float32, the way HF itself writes one.
 
@@ -124,8 +133,9 @@ def save_tiny(
         architecture: What config.json shall name, where it is not the HF class; that class is noted beside it, and stays
             what the kit compares with.
         gains: See `randomize`.
+        means: See `randomize`.
     """
-    randomize(model, seed, gains=gains)
+    randomize(model, seed, gains=gains, means=means)
     model.eval().save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

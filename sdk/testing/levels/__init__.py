@@ -6,6 +6,7 @@ from ..law import Law
 from . import (
     level0_static,
     level1_build,
+    level1_states,
     level2_processor,
     level3_dummy,
     level4_parity,
@@ -26,7 +27,7 @@ TITLES = {
 
 LEVELS: dict[int, tuple[Law, ...]] = {
     0: level0_static.LAWS,
-    1: level1_build.LAWS,
+    1: (*level1_build.LAWS, *level1_states.LAWS),
     2: level2_processor.LAWS,
     3: level3_dummy.LAWS,
     4: level4_parity.LAWS,

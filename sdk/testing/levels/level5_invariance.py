@@ -77,6 +77,10 @@ def paged(subject: Subject) -> str:
         if what:
             cause = engine_cause(alone=True, decoding=not what.startswith("token 0"))
             raise Broken(f"{what}, from the model by itself", smallest=needle.name, cause=cause)
+    cause = (
+        "something that the model or the engine keeps of another prompt, such as a state that does not begin at zero"
+    )
+    _same(subject, subject.opened, found[0], "when it is asked again after others", cause)
     return f"{len(found)} prompts, {TOKENS} tokens each"
 
 
@@ -144,27 +148,35 @@ def _fewest(company: Sequence[Needle], breaks: Callable[[Sequence[Needle]], bool
     return company
 
 
-@law("L5.preemption", "A prompt whose pages are taken away and computed anew has the same answer.", needs=("L5.paged",))
+@law("L5.preemption", "A prompt whose place is taken away and computed anew has the same answer.", needs=("L5.paged",))
 def preemption(subject: Subject) -> str:
     ours = [*needles(subject), *others(subject)[CROWD : 2 * CROWD]]
-    size = 8
-    longest = max(len(subject.opened.process(n.make()).prompt_token_ids) for n in ours) + TOKENS
-    pool = -(-longest // size) * size
-    with subject.opened_with(Settings(page_size=size, pool_tokens=pool, step_sequences=len(ours))) as opened:
+    settings, where = _too_small(subject, ours)
+    with subject.opened_with(settings) as opened:
         made = opened.generate([n.make() for n in ours], TOKENS)
     for needle, found in zip(ours, made):
         what = unlike(found, _alone(subject, needle))
         if what:
             raise Broken(
-                f"{what}, after it lost its pages {found.preemptions} times",
-                smallest=f"{needle.name}, among {len(ours)} prompts in a pool of {pool} tokens",
+                f"{what}, after it lost its place {found.preemptions} times",
+                smallest=f"{needle.name}, among {len(ours)} prompts {where}",
                 cause="something that the model keeps from the first time, or that differs between a prompt and tokens "
                 "generated after it: computed anew, both are computed as one prompt",
             )
     lost = sum(found.preemptions for found in made)
     if not lost:
-        raise Broken(f"no sequence lost its pages, though {len(ours)} shared {pool} tokens", cause="the engine")
-    return f"{len(ours)} prompts in a pool of {pool} tokens, {lost} preemptions"
+        raise Broken(f"no sequence lost its place, though there were {len(ours)} {where}", cause="the engine")
+    return f"{len(ours)} prompts {where}, {lost} preemptions"
+
+
+def _too_small(subject: Subject, ours: Sequence[Needle]) -> tuple[Settings, str]:
+    """How to open the checkpoint so that prompts have to give way, and what that is to people."""
+    if not {"full", "sliding"} & set(subject.capabilities.attention):  # no pages that could run out
+        return Settings(interrupted=True, step_sequences=len(ours)), "interrupted by urgent ones"
+    size = 8
+    longest = max(len(subject.opened.process(n.make()).prompt_token_ids) for n in ours) + TOKENS
+    pool = -(-longest // size) * size
+    return Settings(page_size=size, pool_tokens=pool, step_sequences=len(ours)), f"in a pool of {pool} tokens"
 
 
 @law("L5.prefix", "A prompt whose beginning is known from another has the same answer.", needs=("L5.paged",))

@@ -1,0 +1,1 @@
+"""Jamba as a plugin of the engine."""

@@ -1,0 +1,1 @@
+"""LFM2 as a plugin of the engine."""

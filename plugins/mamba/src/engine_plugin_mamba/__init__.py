@@ -1,0 +1,1 @@
+"""Mamba and Mamba-2 as a plugin of the engine."""
