@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from sdk.context import ModelContext
 from sdk.multimodal.processor import ProcessedPrompt
+from sdk.quantization import QuantizationConfig
+from sdk.registry import IN_PROCESS
 from sdk.spec import Role
 from sdk.testing.runtime import DEFAULT, Completion, Metadata, Prompt, Settings
 
@@ -25,6 +27,7 @@ from .loader import build_module, make_resolver
 from .outputs import RequestOutput, RequestOutputKind
 from .plugins import Catalog, Claim, ResolvedPlugin
 from .plugins.requirements import normalised
+from .registry import QUANTIZATION
 from .request import Request
 from .sampling import SamplingParams
 
@@ -61,8 +64,26 @@ class CoreRuntime:
             return of_distribution
         decision = Catalog.installed().decide(name, pins=self.pins)
         if isinstance(decision.error, PluginMissingError):
+            if self.schemes(name):
+                return []
             raise decision.error
         return [name]
+
+    def schemes(self, name: str) -> list[str]:
+        """See `sdk.testing.Runtime`."""
+        known = {normalised(name), f"engine-plugin-{normalised(name)}"}
+        of_distribution = sorted({claim.name for claim in QUANTIZATION.claims() if claim.key in known})
+        return of_distribution or [found for found in QUANTIZATION if found == name]
+
+    def scheme(self, name: str) -> type[QuantizationConfig]:
+        """See `sdk.testing.Runtime`."""
+        found: type[QuantizationConfig] = QUANTIZATION.resolve(name, self.pins)
+        return found
+
+    def scheme_plugin(self, name: str) -> str:
+        """See `sdk.testing.Runtime`."""
+        brought = [claim.plugin for claim in QUANTIZATION.claims() if claim.name == name and claim.state == "ready"]
+        return brought[0] if len(brought) == 1 else IN_PROCESS
 
     def metadata(self, architecture: str) -> Metadata | None:
         """See `sdk.testing.Runtime`."""
@@ -107,6 +128,7 @@ class CoreRuntime:
             "block_size": settings.page_size,
             "max_num_batched_tokens": settings.step_tokens,
             "max_num_seqs": settings.step_sequences,
+            "quantization": settings.quantization,
             **(CACHING if settings.caching else NO_CACHING),
         }
         if settings.pool_tokens is not None:

@@ -21,17 +21,19 @@ class Start:
     """What a kind of plugin starts from.
 
     Attributes:
-        suffix: Of the architecture's name.
+        about: What it is for, in a few words.
+        suffix: Of the architecture's name, or of the class that a kind without architectures registers.
         config_class, hf_class: Of transformers: the oracle that the starting point equals.
         model_type: Theirs.
-        mapping: transformers' table of the architectures of this kind.
+        mapping: transformers' table of the architectures of this kind; empty for a kind without any.
     """
 
+    about: str
     suffix: str
-    config_class: str
-    hf_class: str
-    model_type: str
-    mapping: str
+    config_class: str = ""
+    hf_class: str = ""
+    model_type: str = ""
+    mapping: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,16 @@ class Answers:
     kind: str
     package: str
     class_name: str
+    proved: str
     config_class: str
     hf_class: str
     model_type: str
     sdk_version: str
+
+    @property
+    def begins_with(self) -> str:
+        """The file in which an author begins."""
+        return "model.py" if self.hf_class else "scheme.py"
 
 
 def scaffold(name: str, kind: str, into: Path, *, upstream: str | None = None) -> Answers:
@@ -92,13 +100,15 @@ def _answers(name: str, kind: str, upstream: str | None) -> Answers:
     if kind not in starts:
         raise InvalidConfigError(f"--kind is one of {', '.join(starts)}, not {kind!r}", param="--kind")
     start = starts[kind]
+    if upstream is not None and not start.mapping:
+        raise InvalidConfigError(f"--from names a model; a plugin of kind {kind} has none", param="--from")
     if upstream is None:
         class_name = "".join(word[:1].upper() + word[1:] for word in name.split("-")) + start.suffix
-        return Answers(
-            name, kind, package, class_name, start.config_class, start.hf_class, start.model_type, _sdk_range()
-        )
+        proved = class_name if start.mapping else name
+        found = start.config_class, start.hf_class, start.model_type
+        return Answers(name, kind, package, class_name, proved, *found, _sdk_range())
     model_type, config_class = _known_to_transformers(upstream, start, kind)
-    return Answers(name, kind, package, upstream, config_class, upstream, model_type, _sdk_range())
+    return Answers(name, kind, package, upstream, upstream, config_class, upstream, model_type, _sdk_range())
 
 
 def _known_to_transformers(architecture: str, start: Start, kind: str) -> tuple[str, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+import wave
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from sdk.testing.fake_dist import write_distribution
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md")])
-TUTORIALS = ("writing-a-plugin.md", "adding-a-vision-model.md", "adding-a-state-layer.md")
+TUTORIALS = ("writing-a-plugin.md", "adding-a-vision-model.md", "adding-a-speech-model.md")
+SCAFFOLDED = {"adding-a-vision-model.md": ("peek", "vlm"), "adding-a-speech-model.md": ("listen", "asr")}
 FILE_BLOCK = re.compile(r"```\w+ file=(\S+)\n(.*?)```", re.DOTALL)
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NEEDS_THE_DEMO = "embedding.md"  # has a test of its own, below
@@ -87,18 +90,40 @@ def test_the_tutorials_model_runs(tutorial: tuple[Path, str], tmp_path: Path) ->
         check=False,
     )
     assert made.returncode == 0, made.stderr
-    ran = engine(folder, "run", str(tmp_path), "hello", "--max-tokens", "4", "--json")
-    assert ran.returncode == 0, ran.stderr
-    assert '"tokens": 4' in ran.stdout or '"finish_reason": "stop"' in ran.stdout
+    if architecture == "ListenForConditionalGeneration":
+        ran = engine(folder, "transcribe", str(tmp_path), str(noise(tmp_path / "clip.wav")), "-f", "json")
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["text"]
+    else:
+        ran = engine(folder, "run", str(tmp_path), "hello", "--max-tokens", "4", "--json")
+        assert ran.returncode == 0, ran.stderr
+        assert '"tokens": 4' in ran.stdout or '"finish_reason": "stop"' in ran.stdout
 
 
-def test_the_vision_page_is_what_the_scaffold_writes(tmp_path: Path) -> None:
+def noise(path: Path) -> Path:
+    """Two seconds of it, as a file."""
+    with wave.open(str(path), "wb") as clip:
+        clip.setparams((1, 2, 16_000, 0, "NONE", ""))
+        clip.writeframes(bytes(range(256)) * 250)
+    return path
+
+
+@pytest.mark.parametrize("page", SCAFFOLDED)
+def test_a_tutorials_files_are_what_the_scaffold_writes(page: str, tmp_path: Path) -> None:
     from core.scaffold import scaffold
 
-    scaffold("peek", "vlm", tmp_path / "peek")
-    blocks = dict(FILE_BLOCK.findall((ROOT / "docs" / "adding-a-vision-model.md", "adding-a-state-layer.md").read_text()))
+    name, kind = SCAFFOLDED[page]
+    scaffold(name, kind, tmp_path / name)
+    blocks = dict(FILE_BLOCK.findall((ROOT / "docs" / page).read_text()))
     assert blocks
-    assert blocks == {name: (tmp_path / "peek" / name).read_text() for name in blocks}
+    assert blocks == {path: (tmp_path / name / path).read_text() for path in blocks}
+
+
+def test_a_text_model_takes_as_many_lines_as_its_page_says() -> None:
+    page = (ROOT / "docs" / "writing-a-plugin.md").read_text()
+    written = [line for _, text in FILE_BLOCK.findall(page) for line in text.splitlines() if line.strip()]
+    assert f"It takes {len(written)} lines" in page
+    assert len(written) <= 120
 
 
 @pytest.mark.parametrize("document", PROGRAMS, ids=lambda p: p.name)

@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
+_KINDS = "llm (text), vlm (pictures and text), asr (speech to text) or quantization (weights in fewer bits)."
+
 
 def new(
     name: Annotated[str, typer.Argument(help="As in engine-plugin-NAME: lower-case words joined by dashes.")],
-    kind: Annotated[str, typer.Option("--kind", "-k", help="llm (text) or vlm (pictures and text).")] = "llm",
+    kind: Annotated[str, typer.Option("--kind", "-k", help=_KINDS)] = "llm",
     upstream: Annotated[
         str | None, typer.Option("--from", help="An architecture of transformers that the plugin shall run.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; engine-plugin-NAME by itself.")] = None,
 ) -> None:
     """Make a plugin: a small model that passes `engine plugins verify` and its own tests, untouched."""
-    from ..scaffold import scaffold
+    from ..scaffold import kinds, scaffold
 
     folder = output or Path(f"engine-plugin-{name}")
     made = scaffold(name, kind, folder, upstream=upstream)
@@ -27,10 +29,11 @@ def new(
 Next:
   cd {folder}
   pip install -e ".[dev]"
-  engine plugins verify {made.class_name}
+  engine plugins verify {made.proved}
   pytest
-Then make src/{made.package}/model.py yours.""")
+Then make src/{made.package}/{made.begins_with} yours.""")
     if upstream is not None:
         print(
-            f"It describes a Llama-like model; {upstream} is in transformers.models.{made.model_type}: verify says what differs."
+            f"It describes a model like {kinds()[kind].hf_class}; {upstream} is in transformers.models.{made.model_type}: "
+            "verify says what differs."
         )

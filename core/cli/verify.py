@@ -26,7 +26,7 @@ _MARKS = {"passed": "[green]passed[/]", "failed": "[bold red]failed[/]", "skippe
 
 def verify(
     plugin: Annotated[
-        str, typer.Argument(metavar="NAME|PATH", help="Architecture, distribution, or a plugin's folder.")
+        str, typer.Argument(metavar="NAME|PATH", help="Architecture, scheme, distribution, or a plugin's folder.")
     ],
     level: Annotated[
         int | None, typer.Option("--level", min=0, max=6, help="Highest level; default: all there are.")
@@ -43,6 +43,7 @@ def verify(
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from sdk.testing.levels import LEVELS
+    from sdk.testing.schemes import verify_scheme
     from sdk.testing.suite import verify as check
 
     from ..runtime import CoreRuntime
@@ -51,9 +52,13 @@ def verify(
     runtime = CoreRuntime(parse_pins(pin or []))
     reports = []
     with _found(plugin) as name, _quiet():
+        told = _tell if not json and sys.stderr.isatty() else id
         for architecture in runtime.architectures(name):
-            told = _tell if not json and sys.stderr.isatty() else id
             reports.append(check(architecture, highest, runtime=runtime, told=told))
+            if not json:
+                _show(reports[-1])
+        for scheme in runtime.schemes(name):
+            reports.append(verify_scheme(scheme, runtime=runtime, told=told))
             if not json:
                 _show(reports[-1])
     if json:
@@ -80,6 +85,7 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # advice to who calls HF's processors by hand
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)
         yield

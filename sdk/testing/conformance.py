@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import pytest
 
+from .law import Law
 from .levels import LEVELS, laws_up_to
 from .suite import Suite
 
 
-class Conformance:
+class _Laws:
+    """A test for each law, over one suite."""
+
+    @classmethod
+    @abstractmethod
+    def _opened(cls) -> Suite:
+        """What the laws are about."""
+
+    @classmethod
+    @abstractmethod
+    def _laws(cls) -> Sequence[Law]:
+        """The laws that are checked."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def suite(cls) -> Iterator[Suite]:
+        """The laws with what they are about; shared, so that the checkpoint is made once."""
+        with cls._opened() as suite:
+            yield suite
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One test for each law."""
+        if "law_id" in metafunc.fixturenames:
+            cls: Any = metafunc.cls
+            metafunc.parametrize("law_id", [law.id for law in cls._laws()])
+
+    def test_law(self, suite: Suite, law_id: str) -> None:
+        """The law holds."""
+        result = suite.check(law_id)
+        if result.status == "skipped":
+            pytest.skip(result.detail)
+        if result.status == "failed":
+            pytest.fail(result.explain(), pytrace=False)
+
+
+class Conformance(_Laws):
     """Inherit it, name the architecture, and every law is a test.
 
     Attributes:
@@ -26,23 +63,36 @@ class Conformance:
     architecture: ClassVar[str]
     level: ClassVar[int] = max(LEVELS)
 
-    @pytest.fixture(scope="class")
     @classmethod
-    def suite(cls) -> Iterator[Suite]:
-        """The laws about the architecture; shared, so that the checkpoint is made once."""
-        with Suite(cls.architecture) as suite:
-            yield suite
+    def _opened(cls) -> Suite:
+        return Suite(cls.architecture)
 
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One test for each law up to the level."""
-        if "law_id" in metafunc.fixturenames:
-            cls: Any = metafunc.cls
-            metafunc.parametrize("law_id", [law.id for law in laws_up_to(cls.level)])
+    @classmethod
+    def _laws(cls) -> Sequence[Law]:
+        return laws_up_to(cls.level)
 
-    def test_law(self, suite: Suite, law_id: str) -> None:
-        """The law holds."""
-        result = suite.check(law_id)
-        if result.status == "skipped":
-            pytest.skip(result.detail)
-        if result.status == "failed":
-            pytest.fail(result.explain(), pytrace=False)
+
+class SchemeConformance(_Laws):
+    """The same for a quantization scheme.
+
+    Attributes:
+        scheme: The name that it is registered under.
+
+    Example:
+        >>> class TestNibbles(SchemeConformance):
+        ...     scheme = "nibbles"
+    """
+
+    scheme: ClassVar[str]
+
+    @classmethod
+    def _opened(cls) -> Suite:
+        from .schemes import SchemeSuite
+
+        return SchemeSuite(cls.scheme)
+
+    @classmethod
+    def _laws(cls) -> Sequence[Law]:
+        from .scheme_laws import LAWS
+
+        return LAWS

@@ -54,9 +54,15 @@ def resolver_for(records: Sequence[Architecture]) -> Resolver:
     """A resolver for `ModelContext` over a fixed list of records."""
 
     def resolve(config: Any, role: Role) -> tuple[type[Any], ModelContext]:
-        return load_target(find_record(records, config, role).model), ModelContext(hf_config=config)
+        record = find_record(records, config, role)
+        return load_target(record.model), ModelContext(hf_config=config, options=default_options(record))
 
     return resolve
+
+
+def default_options(record: Architecture) -> Any:
+    """The plugin's own options where nobody gives any; None where it declares none."""
+    return None if record.options is None else load_target(record.options)()
 
 
 def read_safetensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -114,8 +120,9 @@ def load_reference(folder: Path, records: Sequence[Architecture], *, dtype: torc
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder)
-    context = ModelContext(hf_config=config, dtype=dtype, resolver=resolver_for(records))
-    model = build_reference(load_target(find_record(records, config).model), context)
+    record = find_record(records, config)
+    context = ModelContext(config, dtype, default_options(record), resolver_for(records))
+    model = build_reference(load_target(record.model), context)
     fill(model, read_safetensors(folder))
     return model
 
@@ -182,7 +189,9 @@ def load_processor(
     if record.processor is None or record.info is None or record.dummy_inputs is None:
         raise PluginMissingError(f"{record.name} takes no media: its record names no processor, info and dummy_inputs")
     read = AutoTokenizer.from_pretrained if record.tokenizer is None else load_target(record.tokenizer)
-    context = InputProcessingContext(str(folder), config, read(str(folder)), mm_processor_kwargs)
+    context = InputProcessingContext(
+        str(folder), config, read(str(folder)), mm_processor_kwargs, default_options(record)
+    )
     info = load_target(record.info)(context)
     processor = load_target(record.processor)(info, load_target(record.dummy_inputs)(info))
     return cast("BaseMultiModalProcessor[Any]", processor)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..context import Resolver
     from ..multimodal.processor import ProcessedPrompt
+    from ..quantization import QuantizationConfig
     from ..spec import Architecture, Capabilities
 
 GROUP = f"{ENTRY_POINT_GROUP}.runtime"
@@ -49,6 +50,7 @@ class Settings:
         step_sequences: Most sequences in a step.
         pool_tokens: How many tokens the pages hold, a multiple of `page_size`; None: as many as there is need of.
         caching: Whether anything is kept for requests to come: pages of equal beginnings, embeddings, processed media.
+        quantization: The scheme that its weights are made smaller by; None: none.
         interrupted: Whether urgent prompts come in between and take the places of those that run.
     """
 
@@ -57,6 +59,7 @@ class Settings:
     step_sequences: int = 8
     pool_tokens: int | None = None
     caching: bool = False
+    quantization: str | None = None
     interrupted: bool = False
 
 
@@ -122,7 +125,7 @@ class Runtime(Protocol):
     """What the kit needs of an engine."""
 
     def architectures(self, name: str) -> list[str]:
-        """The architectures that a name stands for: its own, or all those of a distribution.
+        """The architectures that a name stands for: its own, or all those of a distribution; none for a scheme's.
 
         Raises:
             PluginMissingError: Nothing installed bears the name.
@@ -133,6 +136,19 @@ class Runtime(Protocol):
 
     def resolve(self, architecture: str) -> Plugin:
         """The plugin that answers an architecture."""
+
+    def schemes(self, name: str) -> list[str]:
+        """The quantization schemes that a name stands for: its own, or all those of a distribution; often none."""
+
+    def scheme(self, name: str) -> type[QuantizationConfig]:
+        """A quantization scheme, by its name.
+
+        Raises:
+            PluginError: Nobody brings it, or it cannot be used.
+        """
+
+    def scheme_plugin(self, name: str) -> str:
+        """Name and version of the distribution that brings a scheme."""
 
     def resolver(self) -> Resolver:
         """How `ctx.build` finds the parts of a model."""

@@ -130,6 +130,11 @@ class Subject:
         return self.plugin.capabilities(ConfigView(raw))
 
     @cached_property
+    def options(self) -> Any:
+        """Its plugin's own options where nobody gives any; None where it declares none."""
+        return self.plugin.load("options")() if self.plugin.has("options") else None
+
+    @cached_property
     def tokenizer(self) -> Any:
         """Its tokenizer, as transformers loads it, or the plugin where it has its own way."""
         from transformers import AutoTokenizer
@@ -147,8 +152,7 @@ class Subject:
         from ..context import ModelContext
         from .reference import build_reference
 
-        options = self.plugin.load("options")() if self.plugin.has("options") else None
-        context = ModelContext(self.config, dtype or torch.float32, options, self.runtime.resolver())
+        context = ModelContext(self.config, dtype or torch.float32, self.options, self.runtime.resolver())
         return build_reference(self.plugin.load("model"), context)
 
     @cached_property
@@ -204,7 +208,8 @@ class Subject:
         from ..multimodal.info import InputProcessingContext
 
         self.require("media")
-        info = self.plugin.load("info")(InputProcessingContext(str(self.folder), self.config, self.tokenizer))
+        context = InputProcessingContext(str(self.folder), self.config, self.tokenizer, options=self.options)
+        info = self.plugin.load("info")(context)
         made: BaseMultiModalProcessor[Any] = self.plugin.load("processor")(info, self.plugin.load("dummy_inputs")(info))
         return made
 

@@ -26,7 +26,7 @@ def test_what_is_rendered_is_proved_untouched(tmp_path: Path, kind: str, capsys:
     folder = made(tmp_path, f"my-{kind}", "--kind", kind)  # a name of its own: packages stay imported
     assert run(["plugins", "verify", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "L4.greedy" in out
+    assert ("Q5.engine" if kind == "quantization" else "L4.greedy") in out
     assert " 0 failed" in out
     assert "there is nothing to compare with" not in out
 
@@ -41,12 +41,28 @@ def test_what_is_rendered_is_well_formed(tmp_path: Path, kind: str) -> None:
         ast.parse(path.read_text())
     said = tomllib.loads((folder / "pyproject.toml").read_text())
     assert said["project"]["name"] == "engine-plugin-my-model"
-    assert list(said["project"]["entry-points"]["engine.v1"].values()) == ["engine_plugin_my_model.plugin"]
+    (entries,) = said["project"]["entry-points"].values()
+    assert all(target.startswith("engine_plugin_my_model.") for target in entries.values())
     lint = [sys.executable, "-m", "ruff"]
     options = ["--isolated", "--line-length", "120", str(folder)]
     select = ["--select", "E,F,W,B,UP,SIM,RUF"]
     assert subprocess.run([*lint, "check", *select, *options], check=False).returncode == 0
     assert subprocess.run([*lint, "format", "--check", *options], check=False).returncode == 0
+
+
+def test_the_speech_model_that_is_rendered_writes_clips_down(tmp_path: Path) -> None:
+    import numpy as np
+
+    from core import LLM
+    from core.plugins import Catalog
+    from sdk.testing.source_folder import on_path
+
+    with on_path(made(tmp_path, "hears", "--kind", "asr")):
+        Catalog.installed().resolve("HearsForConditionalGeneration").load("tiny")(0, tmp_path / "tiny")
+        wave = np.sin(np.arange(3 * 16_000) / 20).astype(np.float32)  # a second longer than it hears at once
+        with LLM(str(tmp_path / "tiny"), disable_progress=True) as llm:
+            heard = llm.transcribe((wave, 16_000), language="Italian")
+    assert (heard.language, heard.duration, len(heard.segments)) == ("it", 3.0, 2)
 
 
 def test_a_plugin_for_an_architecture_of_transformers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +79,7 @@ def test_a_plugin_for_an_architecture_of_transformers(tmp_path: Path, capsys: py
         (["../up"], "is no name for a plugin"),
         (["x", "--kind", "poem"], "--kind is one of"),
         (["x", "--from", "GPTNeoForCausalLMs"], "did you mean GPTNeoForCausalLM?"),
+        (["x", "--kind", "quantization", "--from", "GPTNeoForCausalLM"], "a plugin of kind quantization has none"),
     ],
 )
 def test_wrong_usage_is_said_and_nothing_is_written(
