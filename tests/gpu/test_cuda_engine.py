@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engine_plugin_jamba import tiny as jamba_tiny
 from engine_plugin_llama import tiny as llama_tiny
 from engine_plugin_llava import tiny as llava_tiny
+from engine_plugin_mamba import tiny as mamba_tiny
 from engine_plugin_whisper import tiny as whisper_tiny
 from PIL import Image
 
@@ -24,10 +26,24 @@ DRAWN = SamplingParams(
 )
 
 
-def text(folder: Path) -> list[dict[str, Any]]:
-    llama_tiny.llama(0, folder)
+def tokens() -> list[dict[str, Any]]:
     generator = np.random.default_rng(0)
     return [{"prompt_token_ids": generator.integers(5, 100, n).tolist()} for n in (3, 150, 1, 40)]
+
+
+def text(folder: Path) -> list[dict[str, Any]]:
+    llama_tiny.llama(0, folder)
+    return tokens()
+
+
+def hybrid(folder: Path) -> list[dict[str, Any]]:
+    jamba_tiny.jamba(0, folder)
+    return tokens()
+
+
+def states(folder: Path) -> list[dict[str, Any]]:
+    mamba_tiny.mamba2(0, folder)
+    return tokens()
 
 
 def pictures(folder: Path) -> list[dict[str, Any]]:
@@ -42,7 +58,7 @@ def clips(folder: Path) -> list[dict[str, Any]]:
     return [{"prompt_token_ids": [301, 302, 307, 311], "multi_modal_data": {"audio": noise}}] * 2
 
 
-@pytest.mark.parametrize("made", [text, pictures, clips])
+@pytest.mark.parametrize("made", [text, hybrid, states, pictures, clips])
 @pytest.mark.parametrize("params", [GREEDY, DRAWN], ids=["greedy", "drawn"])
 def test_a_gpu_says_what_a_cpu_says(made: Any, params: SamplingParams, tmp_path: Path) -> None:
     prompts, found = made(tmp_path), {}

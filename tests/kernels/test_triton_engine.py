@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engine_plugin_jamba import tiny as jamba_tiny
 from engine_plugin_llama import tiny as llama_tiny
 from engine_plugin_llava import tiny as llava_tiny
 from engine_plugin_whisper import tiny as whisper_tiny
@@ -57,6 +58,13 @@ def test_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     prompts = [{"prompt_token_ids": generator.integers(5, 100, n).tolist()} for n in (3, 40, 1)]
     same(tmp_path, monkeypatch, prompts, [GREEDY, DRAWN, DRAWN])
+
+
+def test_states_and_experts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jamba_tiny.jamba(0, tmp_path)
+    generator = np.random.default_rng(0)
+    prompts = [{"prompt_token_ids": generator.integers(5, 100, n).tolist()} for n in (3, 30, 1)]
+    same(tmp_path, monkeypatch, prompts, [GREEDY] * 3)
 
 
 def test_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
