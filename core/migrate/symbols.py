@@ -14,6 +14,7 @@ PACKAGES: Final = ("vllm", "aphrodite")
 
 _COMPAT_LAYERS: Final = (
     *("Attention", "ColumnParallelLinear", "GeluAndMul", "LogitsProcessor", "MergedColumnParallelLinear"),
+    *("MambaMixer", "MambaMixer2"),
     *("ParallelLMHead", "QKVParallelLinear", "RMSNorm", "ReplicatedLinear", "RotaryEmbedding", "RowParallelLinear"),
     *("SiluAndMul", "VocabParallelEmbedding", "get_act_fn", "get_rope"),
 )
@@ -37,6 +38,7 @@ RENAMED: Final = {
 
 REMOVED_BASES: Final = frozenset({
     *("SupportsPP", "SupportsLoRA", "SupportsQuant", "SupportsEagle", "SupportsEagle3", "SupportsEncoderCudaGraph"),
+    *("IsAttentionFree", "IsHybrid", "HasInnerState", "SupportsMambaPrefixCaching"),
     *("SupportsV0Only", "SupportsMultiModalPruning", "EagleModelMixin", "MixtureOfExperts"),
 })  # fmt: skip
 """Interfaces that say of a model what the engine does from outside, or what this version does not do."""

@@ -3,7 +3,7 @@
 refused.py      names that have nothing to stand for here, and what to write instead
 config.py       `VllmConfig`: what a ported constructor reads          model.py    a ported class becomes an `sdk.Model`
 registry.py     ModelRegistry, MULTIMODAL_REGISTRY, INPUT_REGISTRY     layers.py   layers that return (output, bias)
-auto_weights.py loading by parts, as today's models do
+auto_weights.py loading by parts, as today's models do       state_layers.py  mixers that write to `output`
 processing.py   former hooks of processors, as they were               mappers.py  input mappers, dummy data, input processors
 ported.py       `"sdk.compat.ported:module.Class"`, for a plugin's record and for worker processes
 """

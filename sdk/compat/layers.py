@@ -16,6 +16,7 @@ from .. import layers as sdk_layers
 from ..layers import Activation, LayerNorm, RMSNorm
 from ..layers.linear import Linear
 from .refused import REFUSED, NotPortableError, refuse
+from .state_layers import MambaMixer, MambaMixer2
 from .weights import default_weight_loader
 
 Pair = tuple[Tensor, Tensor | None]
@@ -301,6 +302,8 @@ __all__ = [
     "GeluAndMul",
     "LayerNorm",
     "LogitsProcessor",
+    "MambaMixer",
+    "MambaMixer2",
     "MergedColumnParallelLinear",
     "ParallelLMHead",
     "QKVParallelLinear",

@@ -11,6 +11,10 @@ _ATTENTION = (
     "its own keys and values"
 )
 _METADATA = "attention layers know the step's layout; take the argument out of every forward"
+_STATES = (
+    "layers with states say themselves what they keep; take get_mamba_state_shape_from_config, its like and every cache of "
+    "states out"
+)
 _SAMPLING = "sampling is the engine's; end the model at compute_logits(hidden_states)"
 _WITHOUT = "leave it out: the engine does it from outside, and no code of the model says so"
 
@@ -22,6 +26,9 @@ REFUSED = {
     "InputMetadata": _METADATA,
     "ForwardContext": _METADATA,
     "KVCache": "attention layers keep their own state; take kv_caches out of every forward",
+    **dict.fromkeys(
+        ("MambaCacheManager", "MambaCacheParams", "MambaStateShapeCalculator", "MambaStateDtypeCalculator"), _STATES
+    ),
     "SamplerOutput": f"{_SAMPLING}, and let forward return hidden states (tokens, hidden)",
     "Sampler": _SAMPLING,
     "get_sampler": _SAMPLING,

@@ -35,9 +35,20 @@ from sdk.compat import (
     VllmConfig,
     token_inputs,
 )
-from sdk.compat.layers import QKVParallelLinear, RowParallelLinear, get_rope
+from sdk.compat.layers import (
+    LogitsProcessor,
+    MambaMixer,
+    MambaMixer2,
+    ParallelLMHead,
+    QKVParallelLinear,
+    RMSNorm,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+    get_rope,
+)
 from sdk.compat.model import adapt
 from sdk.compat.refused import REFUSED, NotPortableError
+from sdk.compat.weights import default_weight_loader
 from sdk.errors import InvalidRequestError
 from sdk.testing import Suite
 from sdk.testing.source_folder import on_path
@@ -404,3 +415,89 @@ def test_get_rope_rotates_as_the_sdks_layer_does(rope: dict[str, Any]) -> None:
     theirs = sdk.layers.RotaryEmbedding(config, 16)(positions, q.view(9, 2, 16), k.view(9, 1, 16))
     torch.testing.assert_close(ours[0], theirs[0].flatten(1))
     torch.testing.assert_close(ours[1], theirs[1].flatten(1))
+
+
+# ---- layers with states ----------------------------------------------------------------------------------------------------
+
+
+class PortedBlock(nn.Module):
+    def __init__(self, mixer: nn.Module, config: Any) -> None:
+        super().__init__()
+        self.mixer, self.norm = mixer, RMSNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        output = torch.empty_like(hidden_states)
+        self.mixer(self.norm(hidden_states), output)
+        return hidden_states + output
+
+
+class PortedMamba(nn.Module):
+    """As such models are written for vLLM: mixers write to `output`, and `A_log` of the checkpoint is called `A`."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        config = vllm_config.model_config.hf_config
+        self.embeddings = VocabParallelEmbedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(PortedBlock(self.mixer(config), config) for _ in range(config.num_hidden_layers))
+        self.norm_f = RMSNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size)
+        if config.tie_word_embeddings:
+            self.lm_head.tie_weights(self.embeddings)
+        self.logits_processor = LogitsProcessor(config.vocab_size)
+
+    def mixer(self, c: Any) -> nn.Module:
+        return MambaMixer(
+            c.hidden_size, c.state_size, c.conv_kernel, c.intermediate_size, c.time_step_rank,
+            use_conv_bias=c.use_conv_bias, use_bias=c.use_bias, use_rms_norm=False, activation=c.hidden_act,
+        )  # fmt: skip
+
+    def get_input_embeddings(self, input_ids: Tensor) -> Tensor:
+        return self.embeddings(input_ids)
+
+    def forward(self, input_ids: Tensor, positions: Tensor, inputs_embeds: Tensor | None = None) -> Tensor:
+        hidden_states = self.get_input_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        for layer in self.layers:
+            hidden_states = layer(hidden_states)
+        return self.norm_f(hidden_states)
+
+    def compute_logits(self, hidden_states: Tensor) -> Tensor:
+        return self.logits_processor(self.lm_head, hidden_states)
+
+    def load_weights(self, weights: Any) -> None:
+        parameters: dict[str, Any] = dict(self.named_parameters())
+        for name, tensor in weights:
+            parameter = parameters[name.removeprefix("backbone.").replace("A_log", "A")]
+            getattr(parameter, "weight_loader", default_weight_loader)(parameter, tensor)
+
+
+class PortedMamba2(PortedMamba):
+    def mixer(self, c: Any) -> nn.Module:
+        return MambaMixer2(
+            c.hidden_size, c.state_size, c.conv_kernel, int(c.expand * c.hidden_size),
+            use_conv_bias=c.use_conv_bias, use_bias=c.use_bias, n_groups=c.n_groups, num_heads=c.num_heads,
+            head_dim=c.head_dim, rms_norm_eps=c.layer_norm_epsilon, activation=c.hidden_act,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("architecture", "ported", "tiny"),
+    [("MambaForCausalLM", PortedMamba, "mamba"), ("Mamba2ForCausalLM", PortedMamba2, "mamba2")],
+)
+def test_mixers_in_vllms_spelling_compute_what_transformers_computes(
+    architecture: str, ported: type, tiny: str, registered: None
+) -> None:
+    fields: Any = {
+        "tiny": f"engine_plugin_mamba.tiny:{tiny}",
+        "capabilities": sdk.Capabilities(attention=("state-space",), prefix_caching=False),
+    }
+    registry.register(architecture, adapt(ported), part="model", replace=True, **fields)
+    assert failures(architecture, "L1.weights", "L1.states", "L4.logits-reference", "L4.greedy", "L5.chunks") == []
+
+
+def test_what_a_mixer_cannot_be_here_is_refused() -> None:
+    with pytest.raises(NotPortableError, match="norms of a mixer have weights"):
+        MambaMixer(8, 4, 4, 16, 2, True, False, use_rms_norm=True, rms_norm_has_weight=False)
+    with pytest.raises(NotPortableError, match="has a gated norm"):
+        MambaMixer2(8, 4, 4, 16, True, False, num_heads=2, head_dim=8, use_rms_norm=False)
+    with pytest.raises(NotPortableError, match="keeps its own states"):
+        MambaMixer(8, 4, 4, 16, 2, True, False, False)(torch.zeros(1, 8), None, object())
