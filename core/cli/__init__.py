@@ -30,6 +30,9 @@ COMMANDS: dict[str, Command] = {
     "run": Command("run:run", "Ask a model once, or chat with it."),
     "transcribe": Command("transcribe:transcribe", "Turn speech into text."),
     "serve": Command("serve:serve", "Serve models over HTTP, in OpenAI's form."),
+    "chat": Command("chat:chat", "Talk with a running server."),
+    "run-batch": Command("run_batch:run_batch", "Do a file of requests, in OpenAI's form, without a server."),
+    "bench serve": Command("bench:serve", "Measure how fast a running server answers."),
     "explain": Command("explain:explain", "Tell what a model would be on this machine, without loading it."),
     "plugins list": Command("plugins:list_", "List the installed plugins and their states."),
     "plugins show": Command("plugins:show", "Show what a plugin says about an architecture."),
@@ -45,7 +48,10 @@ COMMANDS: dict[str, Command] = {
 }
 """Every command, in the order of the help; a first word that several share is a group."""
 
-GROUPS = {"plugins": "Find out about installed plugins, and make new ones."}
+GROUPS = {
+    "bench": "Measure how fast things are.",
+    "plugins": "Find out about installed plugins, and make new ones.",
+}
 
 # typer carries click inside or depends on it, by version; this is UsageError of either.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]

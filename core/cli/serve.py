@@ -137,6 +137,9 @@ def serve(
     log_prompts: Annotated[
         bool | None, _option("--log-prompts/--no-log-prompts", help="Write prompts into the log.")
     ] = None,
+    otlp_endpoint: Annotated[
+        str | None, _option("--otlp-endpoint", help="Send traces to this OpenTelemetry collector.")
+    ] = None,
     # ---- the engines
     task: Annotated[str | None, _option("--task", help="embed: make vectors with a model that generates.")] = None,
     dtype: Annotated[str | None, _option("--dtype", help="auto, float32, bfloat16 or float16.", default="auto")] = None,
@@ -241,6 +244,7 @@ def serve(
         "log_level": log_level,
         "log_format": log_format,
         "log_prompts": log_prompts,
+        "otlp_endpoint": otlp_endpoint,
     }
     return _run(models, _given(server), _given(options), from_file, dry_run)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -12,17 +14,27 @@ from starlette.types import ASGIApp
 
 from .. import __version__
 from ..errors import EngineError
-from .auth import Auth, Keys
+from .auth import PUBLIC, Auth, Keys
 from .errors import problem_of
 from .gate import Gate
 from .models import Models
-from .routes import audio, chat, completions, embeddings, health, models, responses, tokens
+from .routes import audio, chat, completions, embeddings, health, models, page, responses, tokens
 from .serving import Serving
 from .settings import ServerSettings
+from .tracing import Traced, provider_for
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 
-def build_app(served: Models, settings: ServerSettings) -> Gate:
-    """The whole application for these models."""
+def build_app(served: Models, settings: ServerSettings, traces: TracerProvider | None = None) -> Gate:
+    """The whole application for these models.
+
+    Args:
+        served: The models.
+        settings: The server's options.
+        traces: Where spans go; None: where the settings say, if anywhere.
+    """
     serving = Serving(served, settings)
     api = FastAPI(title="engine", version=__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     for kind in (EngineError, HTTPException, RequestValidationError):
@@ -35,13 +47,18 @@ def build_app(served: Models, settings: ServerSettings) -> Gate:
         audio.router(serving),
         tokens.router(serving),
         models.router(serving),
+        page.router(serving),
         health.router(serving, lambda: gate.draining),
     ):
         api.include_router(routes)
-    inner: ASGIApp = Auth(api, Keys(settings.api_keys))
+    inner: ASGIApp = Auth(api, Keys(settings.api_keys), {*PUBLIC, *page.FILES})
     if settings.allowed_origins:
         origins = list(settings.allowed_origins)
         inner = CORSMiddleware(inner, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
+    if traces is None and settings.otlp_endpoint is not None:
+        traces = provider_for(settings.otlp_endpoint)
+    if traces is not None:
+        inner = Traced(inner, served, traces)
     gate = Gate(inner, serving.metrics)
     return gate
 

@@ -1,10 +1,10 @@
-"""Keys. Every route asks for one but those that load balancers poll, and a route that nobody thought of asks as well."""
+"""Keys. Every route asks for one but those that are named here, and a route that nobody thought of asks as well."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .errors import HttpError, problem_of
 
 PUBLIC = frozenset({"/health"})
-"""Paths that are open to everybody, as they stand in the request."""
+"""Paths that load balancers poll, as they stand in the request."""
 
 
 class Keys:
@@ -38,14 +38,20 @@ def _digest(key: bytes) -> bytes:
 
 
 class Auth:
-    """Lets through what brings a key."""
+    """Lets through what brings a key.
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
-        self.app, self.keys = app, keys
+    Args:
+        app: What is behind it.
+        keys: Any of them opens; none: everything is open.
+        public: Paths that are open to everybody, as they stand in the request.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, public: Collection[str] = PUBLIC) -> None:
+        self.app, self.keys, self.public = app, keys, frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "lifespan" or not self.keys or scope["path"] in PUBLIC or self._knows_a_key(scope):
+        if scope["type"] == "lifespan" or not self.keys or scope["path"] in self.public or self._knows_a_key(scope):
             await self.app(scope, receive, send)
             return
         error = HttpError(401, "this server asks for a key: send the header Authorization: Bearer KEY")

@@ -16,7 +16,7 @@ def banner(models: Models, settings: ServerSettings, port: int) -> str:
     """The lines."""
     host = "127.0.0.1" if settings.host in _EVERYWHERE else settings.host
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    lines = [f"engine {__version__} serves {url}/v1", ""]
+    lines = [f"engine {__version__} serves {url}/v1", f"  A page to try it: {url}/", ""]
     for model in models:
         lines += [f"  {model.name}", *(f"    {name:<10} {value}" for name, value in model.engine.plan.lines()), ""]
     if not settings.api_keys:

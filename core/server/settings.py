@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..errors import InvalidConfigError
 from ..media.fetch import MediaFetcher
+from .tracing import check_endpoint
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -28,7 +29,7 @@ class ServerSettings(BaseModel):
         trust_request_template: Requests may bring a chat template of their own.
         enable_mm_embeds: Requests may bring embeddings in the place of pictures.
         max_body_bytes: Largest request.
-        max_uploads: Bodies over a MiB that are read and opened at a time.
+        max_uploads: Large bodies that are parsed at a time.
         request_timeout: Seconds that a request may take; it may ask for less.
         idle_timeout: Seconds that a client may take for the next bytes of its request.
         keep_alive: Seconds of silence in a stream after which a comment is sent.
@@ -41,6 +42,7 @@ class ServerSettings(BaseModel):
         drain_timeout: Seconds that requests in flight are given once the server is told to end.
         log_level, log_format: Of the log on standard error.
         log_prompts: Write prompts into the log.
+        otlp_endpoint: Collector that traces are sent to; None: there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +72,7 @@ class ServerSettings(BaseModel):
     log_level: LogLevel = "info"
     log_format: Literal["text", "json"] = "text"
     log_prompts: bool = False
+    otlp_endpoint: str | None = None
 
     @field_validator("api_keys")
     @classmethod
@@ -95,6 +98,8 @@ class ServerSettings(BaseModel):
             problems = [f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in e.errors()[:5]]
             raise InvalidConfigError("; ".join(problems), param=str(e.errors()[0]["loc"][0])) from None
         MediaFetcher(made.allowed_media_hosts, made.allowed_media_networks)  # refuses what are none
+        if made.otlp_endpoint is not None:
+            check_endpoint(made.otlp_endpoint)
         return made
 
 

@@ -1,0 +1,129 @@
+"""`engine chat`: talk with a running server, by any maker, in OpenAI's form."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..client.endpoint import DEFAULT_URL, Endpoint, missing
+from ..errors import EngineError
+
+if TYPE_CHECKING:
+    from ..client.talk import Talk
+
+COMMANDS = """\
+/image PATH    attach a picture or clip to the next message
+/system TEXT   put this before the conversation; without TEXT, nothing
+/reset         begin anew
+/model NAME    let another model answer; without NAME, list them
+/help          this list
+/quit          end, as Ctrl-D; Ctrl-C stops an answer"""
+
+
+def chat(
+    url: Annotated[str, typer.Option("--url", help="Of the server.", envvar="ENGINE_URL")] = DEFAULT_URL,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", help="What opens it.", envvar="ENGINE_API_KEY", show_default=False)
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Which; left out, the server's first.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", "-i", help="A picture or clip for the first message.")
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", "-s", help="System message.")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="Most tokens of an answer.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="0: always the likeliest token.")] = None,
+    stats: Annotated[bool, typer.Option("--stats/--no-stats", help="Say after each answer how fast it came.")] = True,
+) -> int:
+    """Talk with a running server. Without a terminal each line of the input is a message; 1 where one of them failed."""
+    try:
+        from ..client.talk import Talk
+    except ImportError as e:
+        raise missing(e) from e
+    options = {"max_tokens": max_tokens, "temperature": temperature}
+    with Talk(Endpoint.of(url, api_key), model, system, {k: v for k, v in options.items() if v is not None}) as talk:
+        names = [str(entry["id"]) for entry in talk.models()]
+        talk.model = model or (names[0] if names else None)
+        for path in image or []:
+            talk.attach(path)
+        if sys.stdin.isatty():
+            _note(f"{talk.model} at {talk.endpoint.base}. /help lists commands, Ctrl-D ends.")
+            return _interactive(talk, stats)
+        return _piped(talk, stats)
+
+
+def _interactive(talk: Talk, stats: bool) -> int:
+    """Read messages from a terminal until the end."""
+    _edit_lines()
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            print()
+            return 0
+        except KeyboardInterrupt:
+            _note("\n(Ctrl-D ends)")
+            continue
+        if line == "/quit":
+            return 0
+        try:
+            _do(talk, line, stats)
+        except KeyboardInterrupt:
+            _note("\n[stopped]")
+        except EngineError as e:
+            _note(f"error: {e}")
+
+
+def _piped(talk: Talk, stats: bool) -> int:
+    """Answer each line of the input."""
+    failed = False
+    for line in sys.stdin:
+        if line.strip() == "/quit":
+            break
+        try:
+            _do(talk, line.strip(), stats)
+        except EngineError as e:
+            failed = True
+            _note(f"error: {e}")
+    return 1 if failed else 0
+
+
+def _do(talk: Talk, line: str, stats: bool) -> None:
+    """One line: a command or a message."""
+    command, _, rest = line.partition(" ")
+    rest = rest.strip()
+    if command == "/help":
+        _note(COMMANDS)
+    elif command == "/reset":
+        talk.reset()
+    elif command == "/system":
+        talk.system = rest or None
+    elif command == "/image":
+        talk.attach(Path(rest).expanduser())
+    elif command == "/model" and rest:
+        talk.model = rest
+    elif command == "/model":
+        _note("\n".join(f"{'*' if entry['id'] == talk.model else ' '} {entry['id']}" for entry in talk.models()))
+    elif command.startswith("/") and "/" not in command[1:] and command[1:].isalpha():
+        _note(f"there is no command {command}\n{COMMANDS}")
+    elif line:
+        with contextlib.closing(talk.ask(line)) as pieces:
+            for piece in pieces:
+                print(piece, end="", flush=True)
+        print(flush=True)
+        if stats:
+            _note(f"[{talk.answer.told()}]")
+
+
+def _edit_lines() -> None:
+    """Arrow keys and a history, where this Python has them."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  # `input` uses it once it is there
+
+
+def _note(text: Any) -> None:
+    """A line about the program itself: on standard error, never among the answers."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,139 @@
+"""The page in headless Chromium, on a server of two models that asks for a key."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_plugin_llava.tiny import llava as make_tiny
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+from core.demos import find_demo
+
+from ..http.conftest import PATIENCE, Served
+
+KEY = "sk-page"
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1100,820",
+    # A microphone that beeps, and nobody to be asked for leave.
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+]  # fmt: skip
+
+
+class Page:
+    """The page, as who uses it sees it."""
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
+
+    def one(self, selector: str) -> WebElement:
+        """The first element of a selector; waits for it."""
+        return self.until(lambda: self.driver.find_elements(By.CSS_SELECTOR, selector), f"no {selector}")[0]
+
+    def all(self, selector: str) -> list[WebElement]:
+        """Elements of a selector as they are now."""
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def until(self, true: Callable[[], Any], what: str) -> Any:
+        """Wait for something."""
+        return WebDriverWait(self.driver, PATIENCE, 0.05).until(lambda _: true(), what)
+
+    def text_of(self, selector: str) -> str:
+        """The text of the last such element, as it stands in the document."""
+        return str(self.all(selector)[-1].get_property("textContent"))
+
+    def choose(self, model: str) -> None:
+        """Change to a model, and wait until the page shows it."""
+        self.driver.execute_script(
+            "const s = document.getElementById('model'); s.value = arguments[0]; s.onchange()", model
+        )
+        self.until(lambda: self.driver.title.startswith(model) and self.all("main:not([hidden])"), model)
+
+    def answer(self) -> WebElement:
+        """The last answer, once it is whole."""
+        self.until(lambda: self.all(".assistant .speed"), "no answer")
+        self.until(lambda: not self.all(".assistant.running"), "an answer without end")
+        return self.all(".assistant")[-1]
+
+    def limit(self, tokens: int) -> None:
+        """Set how long answers may be."""
+        self.one("#settings summary").click()
+        self.one("#max-tokens").send_keys(str(tokens))
+        self.one("#settings summary").click()
+
+    def drop(self, file: Path, mime: str) -> None:
+        """Drop a file onto the page."""
+        self.driver.execute_script(
+            """const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], arguments[1], { type: arguments[2] }));
+            for (const kind of ["dragover", "drop"])
+              document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));""",
+            base64.b64encode(file.read_bytes()).decode(), file.name, mime,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    browser, control = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or control is None:
+        pytest.skip("chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)")
+    options = ChromeOptions()
+    options.binary_location = browser
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    # Whatever proxy the machine has is not for addresses of the machine itself.
+    found = Chrome(options, ChromeService(control, env={**os.environ, "NO_PROXY": "*", "no_proxy": "*"}))
+    yield found
+    found.quit()
+
+
+@pytest.fixture(scope="session")
+def eye_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that brings an example, and whose answers are as long as they may be, so that there is something to stop."""
+    folder = tmp_path_factory.mktemp("eye")
+    make_tiny(0, folder)
+    shown = find_demo("demo/llava")
+    assert shown is not None
+    for name in ("example.json", "example.png"):
+        shutil.copy(shown / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def served(eye_folder: Path) -> Iterator[Served]:
+    names = ["--served-model-name", "eye", "--served-model-name", "ear"]
+    options = ["--dtype", "float32", "--kv-cache-bytes", str(64 * 2**20), "--api-key", KEY]
+    found = Served(str(eye_folder), "demo/whisper", *names, *options)
+    try:
+        found.wait_for(r"serves (http\S+)/v1")
+        yield found
+    finally:
+        found.end()
+
+
+@pytest.fixture
+def page(driver: Chrome, served: Served) -> Iterator[Page]:
+    """The page, opened with a key; it must not have complained to the browser's console."""
+    driver.get(served.url)
+    driver.execute_script("sessionStorage.setItem('engine-key', arguments[0])", KEY)
+    driver.get_log("browser")  # what was before
+    driver.refresh()
+    found = Page(driver)
+    found.until(lambda: found.all("main:not([hidden])"), "no model")
+    yield found
+    problems = [
+        entry["message"] for entry in driver.get_log("browser") if not re.search(r"status of 4\d\d", entry["message"])
+    ]
+    assert problems == []

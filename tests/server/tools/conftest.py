@@ -1,0 +1,65 @@
+"""Tiny models for the tools around the server: in this process, and behind a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine_plugin_llava.tiny import llava as make_tiny
+
+from core import AsyncLLM
+from core.server.client import EngineStats
+from core.server.gauges import Gauges
+from core.server.models import Models
+from core.server.start import served_model
+from core.server.supervisor import State
+
+from ..http.conftest import Served
+
+KEY = "sk-tools"
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that goes on until its answer is as long as it may be."""
+    folder = tmp_path_factory.mktemp("tiny")
+    make_tiny(0, folder)
+    return folder
+
+
+class HereEngine(AsyncLLM):
+    """What the application asks of an engine, without a process of its own."""
+
+    def stats(self) -> EngineStats:
+        """Nothing of note."""
+        return EngineStats(State.READY, restarts=0, input_restarts=0, processing=0, gauges=Gauges())
+
+
+@pytest.fixture(scope="module")
+def models(tiny_folder: Path) -> Iterator[Models]:
+    """`tiny`, in this process."""
+    engine = HereEngine(str(tiny_folder), dtype="float32", disable_progress=True)
+    yield Models({"tiny": served_model("tiny", engine)})  # type: ignore[arg-type]  # it serves as the client of one does
+    asyncio.run(engine.close())
+
+
+@pytest.fixture(scope="module")
+def served(tiny_folder: Path) -> Iterator[Served]:
+    options = [
+        "--served-model-name",
+        "tiny",
+        "--api-key",
+        KEY,
+        "--dtype",
+        "float32",
+        "--kv-cache-bytes",
+        str(32 * 2**20),
+    ]
+    found = Served(str(tiny_folder), *options)
+    try:
+        found.wait_for(r"serves (http\S+)/v1")
+        yield found
+    finally:
+        found.end()
