@@ -10,7 +10,7 @@ VENV   ?= .venv
 TORCH_VERSION := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 BIN     := $(VENV)/bin
-PLUGINS := plugins/llama plugins/qwen plugins/gemma plugins/phi plugins/opt plugins/bert plugins/mixtral plugins/mamba plugins/jamba plugins/lfm2 plugins/towers plugins/llava plugins/fuyu plugins/whisper plugins/voxtral
+PLUGINS := plugins/llama plugins/qwen plugins/gemma plugins/phi plugins/opt plugins/bert plugins/mixtral plugins/mamba plugins/jamba plugins/lfm2 plugins/towers plugins/llava plugins/blip2 plugins/fuyu plugins/whisper plugins/voxtral
 READY   := $(VENV)/.ready
 # two processes with a thread each are quicker than one with two; a file's tests share what they made
 PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sdk.context import ModelContext
 from sdk.multimodal.processor import ProcessedPrompt
+from sdk.pooling import PoolingTask
 from sdk.quantization import QuantizationConfig
 from sdk.registry import IN_PROCESS
 from sdk.spec import Role
@@ -27,6 +28,9 @@ from .loader import build_module, make_resolver
 from .outputs import RequestOutput, RequestOutputKind
 from .plugins import Catalog, Claim, ResolvedPlugin
 from .plugins.requirements import normalised
+from .pooling import PoolingParams
+from .pooling.calls import PoolingCall
+from .pooling.tasks import pools
 from .registry import QUANTIZATION
 from .request import Request
 from .sampling import SamplingParams
@@ -151,7 +155,15 @@ class OpenModel:
 
     def process(self, prompt: Prompt) -> ProcessedPrompt:
         """See `sdk.testing.runtime.OpenModel`."""
-        return self.llm.engine.inputs.process(prompt).prompt
+        inputs = self.llm.engine.inputs
+        if pools(inputs.tasks):
+            return inputs.process_pooled(prompt, PoolingParams(inputs.tasks[0])).prompt  # type: ignore[arg-type]  # one of them
+        return inputs.process(prompt).prompt
+
+    def pool(self, prompts: Sequence[Prompt], task: PoolingTask) -> list[Tensor]:
+        """See `sdk.testing.runtime.OpenModel`."""
+        made = self.llm.pool(PoolingCall(list(prompts), PoolingParams(task), list), use_progress=False)
+        return [torch.from_numpy(output.pooled) for output in made]
 
     def generate(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Completion]:
         """See `sdk.testing.runtime.OpenModel`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .decoder_prompts import for_engine
 from .law import Broken, NotApplicable
+from .pooled import no_pooling
 from .runtime import Completion, Prompt
 from .samples import Sample, all_media_samples, random_ids
 
@@ -52,6 +53,7 @@ def needles(subject: Subject) -> list[Needle]:
         Broken: The tiny checkpoint holds too few positions to show anything.
     """
     subject.require("model")
+    no_pooling(subject)
     if subject.seq_len < LONG + TOKENS:
         raise Broken(f"the tiny checkpoint holds {subject.seq_len} positions; give it at least {LONG + TOKENS}")
     texts = {"one token": 1, "37 tokens": 37, f"{LONG} tokens": LONG}

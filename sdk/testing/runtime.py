@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..context import Resolver
     from ..multimodal.processor import ProcessedPrompt
+    from ..pooling import PoolingTask
     from ..quantization import QuantizationConfig
     from ..spec import Architecture, Capabilities
 
@@ -115,6 +116,9 @@ class OpenModel(Protocol):
 
     def generate(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Completion]:
         """The greedy answer to each prompt, all of them at once; exactly `max_tokens` tokens each."""
+
+    def pool(self, prompts: Sequence[Prompt], task: PoolingTask) -> list[Tensor]:
+        """What a model that pools makes of each prompt: an embedding, probabilities of classes, or a score alone."""
 
     def close(self) -> None:
         """Free it."""

@@ -10,8 +10,10 @@ from . import (
     level2_processor,
     level3_dummy,
     level4_parity,
+    level4_pooling,
     level5_invariance,
     level5_memory,
+    level5_pooling,
 )
 
 TITLES = {
@@ -30,8 +32,8 @@ LEVELS: dict[int, tuple[Law, ...]] = {
     1: (*level1_build.LAWS, *level1_states.LAWS),
     2: level2_processor.LAWS,
     3: level3_dummy.LAWS,
-    4: level4_parity.LAWS,
-    5: (*level5_invariance.LAWS, *level5_memory.LAWS),
+    4: (*level4_parity.LAWS, *level4_pooling.LAWS),
+    5: (*level5_invariance.LAWS, *level5_memory.LAWS, *level5_pooling.LAWS),
 }
 """The levels there are."""
 

@@ -82,6 +82,8 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 @law("L1.capabilities", "The capabilities told from config.json agree with the parts.", needs=("L1.tiny",))
 def capabilities(subject: Subject) -> str:
+    from ...pooling import POOLING_TASKS, supports_pooling
+
     told = subject.capabilities
     if subject.record.kind == "component":
         return "a component is offered for no task"
@@ -93,6 +95,20 @@ def capabilities(subject: Subject) -> str:
         )
     if subject.plugin.has("processor") and set(subject.limits) != set(told.modalities):
         raise Broken(f"capabilities say modalities={told.modalities}, get_supported_mm_limits says {subject.limits}")
+    pools = sorted(set(told.tasks) & set(POOLING_TASKS))
+    if bool(pools) != supports_pooling(subject.plugin.load("model")):
+        implements = "does not implement" if pools else "implements"
+        raise Broken(
+            f"capabilities say tasks={told.tasks}, and the model {implements} SupportsPooling",
+            smallest="the tiny checkpoint's config.json",
+            cause="the bases of the model, or the tasks of the capabilities",
+        )
+    if pools and (told.prefix_caching or told.chunked_prefill != "no"):
+        raise Broken(
+            f"a model that pools ({', '.join(pools)}) needs each text whole in one step",
+            smallest="the tiny checkpoint's config.json",
+            cause='capabilities: prefix_caching=False, chunked_prefill="no"',
+        )
     return f"tasks {', '.join(told.tasks)}; modalities {', '.join(told.modalities) or 'none'}"
 
 
@@ -183,6 +199,7 @@ def spellings(subject: Subject) -> str:
 def bfloat16(subject: Subject) -> str:
     import torch
 
+    from ...pooling import POOLING_TASKS
     from ..reference import fill, read_safetensors, reference_logits
 
     model = subject.build(torch.bfloat16)
@@ -192,7 +209,7 @@ def bfloat16(subject: Subject) -> str:
         raise Broken(
             f"parameter {others[0]!r} is not bfloat16 after loading in bfloat16", cause="a .float() in __init__"
         )
-    if subject.record.kind == "component":
+    if subject.record.kind == "component" or set(subject.capabilities.tasks) <= set(POOLING_TASKS):
         return f"{sum(1 for _ in model.parameters())} parameters"
     logits = reference_logits(model, for_reference(subject, [1, 2, 3]))
     if not logits.isfinite().all():

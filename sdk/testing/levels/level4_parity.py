@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..decoder_prompts import for_engine, for_hf, for_reference
 from ..diagnosis import engine_cause, reference_cause
 from ..law import Broken, NotApplicable, law
+from ..oracle import answering, generating
+from ..pooled import no_pooling
 from ..samples import Sample, all_media_samples, random_ids, smallest
 from ..subject import Subject
 
@@ -41,6 +43,7 @@ def distances(ours: Tensor, theirs: Tensor) -> tuple[list[int], str]:
 def _token_prompts(subject: Subject) -> dict[str, list[int]]:
     """Token ids from one token to `LONG`; special ones among them only at the start."""
     subject.require("model")
+    no_pooling(subject)
     room = subject.seq_len
     if room < GREEDY_TOKENS + 16:
         raise Broken(f"the tiny checkpoint holds {room} positions; give it at least {GREEDY_TOKENS + LONG + 1}")
@@ -53,7 +56,7 @@ def hf_logits(subject: Subject, ids: Sequence[int]) -> Tensor:
     import torch
 
     with torch.inference_mode():
-        found: Tensor = subject.hf(**for_hf(subject, ids)).logits[0]
+        found: Tensor = answering(subject.hf, inputs := for_hf(subject, ids))(**inputs).logits[0]
     return found
 
 
@@ -128,9 +131,11 @@ def _hf_tokens(subject: Subject, inputs: Any) -> list[int]:
 
     if subject.encoder_modality is not None:
         return _hf_decoded(subject, inputs)
-    subject.hf.generation_config = GenerationConfig(eos_token_id=None, pad_token_id=0)
+    model = answering(subject.hf, inputs)
+    for part in generating(model):
+        part.generation_config = GenerationConfig(eos_token_id=None, pad_token_id=0)
     with torch.inference_mode():
-        out = subject.hf.generate(**inputs, max_new_tokens=GREEDY_TOKENS, do_sample=False)
+        out = model.generate(**inputs, max_new_tokens=GREEDY_TOKENS, do_sample=False)
     return [int(token) for token in out[0, inputs["input_ids"].shape[1] :]]
 
 
@@ -156,7 +161,8 @@ def _media_law(subject: Subject, compute: Callable[[Sample], Tensor], cause: Cal
 
     def wrong(sample: Sample) -> tuple[list[int], str]:
         with torch.inference_mode():
-            expected = subject.hf(**subject.hf_inputs(sample)).logits[0]
+            inputs = subject.hf_inputs(sample)
+            expected = answering(subject.hf, inputs)(**inputs).logits[0]
         return distances(compute(sample), expected)
 
     def breaks(sample: Sample) -> bool:

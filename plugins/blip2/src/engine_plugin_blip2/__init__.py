@@ -1,0 +1,1 @@
+"""BLIP-2 as a plugin of the engine."""
