@@ -17,7 +17,7 @@ from sdk.testing.fake_dist import write_distribution
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md")])
-TUTORIALS = ("writing-a-plugin.md", "adding-a-vision-model.md", "adding-a-speech-model.md")
+TUTORIALS = ("writing-a-plugin.md", "adding-a-vision-model.md", "adding-a-speech-model.md", "adding-a-state-layer.md")
 SCAFFOLDED = {"adding-a-vision-model.md": ("peek", "vlm"), "adding-a-speech-model.md": ("listen", "asr")}
 FILE_BLOCK = re.compile(r"```\w+ file=(\S+)\n(.*?)```", re.DOTALL)
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-_KINDS = "llm (text), vlm (pictures and text), asr (speech to text) or quantization (weights in fewer bits)."
+_KINDS = "llm (text), vlm (pictures and text), asr (speech to text), hybrid (state layers and attention), embedding \
+(vectors of texts) or quantization (weights in fewer bits)."
 
 
 def new(
