@@ -119,7 +119,7 @@ class Gate:
                 if state.get(name)
             },
         }
-        level = logging.DEBUG if route in STILL_OPEN else logging.INFO
+        level = logging.DEBUG if route in STILL_OPEN or route.startswith("/page/") else logging.INFO
         logger.log(level, "%(method)s %(route)s %(status)s", facts, extra={"facts": facts})
 
 

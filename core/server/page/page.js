@@ -36,6 +36,7 @@ function askForKey(problem) {
   if (!$("key-dialog").open) $("key-dialog").showModal();
 }
 
+$("key-dialog").oncancel = (event) => event.preventDefault(); // without a key there is nothing to see
 $("key-dialog").onsubmit = (event) => {
   event.preventDefault();
   api.key = $("key").value.trim();
