@@ -335,8 +335,10 @@ class AsyncLLM:
             self._check_room()
         stream = self._register(request_id, chosen, timeout)
         try:
-            make = self._maker.make
-            job = await self._made(stream, lambda: make(stream.job_id, process(), chosen, priority))
+            make, held = self._maker.make, [process]
+            # What is processed is let go of in the thread, as soon as that is done: it may be large, and freeing it takes time.
+            del process
+            job = await self._made(stream, lambda: make(stream.job_id, held.pop()(), chosen, priority))
             if not is_part:
                 self._check_backlog(job)
             stream.begin(job)

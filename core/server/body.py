@@ -34,11 +34,15 @@ class BodyReader:
 
     Args:
         settings: With the limits.
+
+    Attributes:
+        places: Of the large bodies that are parsed at a time.
+        held: Bytes of all bodies.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.most, self.idle = settings.max_body_bytes, settings.idle_timeout
-        self.held = 0
+        self.places, self.held = asyncio.Semaphore(settings.max_uploads), 0
 
     async def read(self, request: Request) -> bytearray:
         """The whole body.
@@ -64,12 +68,12 @@ class BodyReader:
                 if not message.get("more_body"):
                     return body
         except BaseException:
-            self.release(body)
+            self.release(len(body))
             raise
 
-    def release(self, body: bytearray) -> None:
+    def release(self, size: int) -> None:
         """Count a body no longer."""
-        self.held -= len(body)
+        self.held -= size
 
     async def _next(self, request: Request) -> Message:
         try:
@@ -102,16 +106,18 @@ def route_for(content_type: str, reader: BodyReader) -> type[APIRoute]:
             async def checked(request: Request) -> Response:
                 _check_type(request, content_type)
                 body = await reader.read(request)
+                size = len(body)
                 try:
                     if self.body_field is None:
                         return await handle(_Form(request, body))
-                    if len(body) > SMALL_BYTES:
-                        value = await asyncio.to_thread(_checked, body, self.body_field)
+                    if size > SMALL_BYTES:
+                        async with reader.places:
+                            value = await asyncio.to_thread(_checked, body, self.body_field)
                     else:
                         value = parse(body) if body else None
-                    return await handle(_Json(request, value, is_empty=not body))
+                    return await handle(_Json(request, value, is_empty=not size))
                 finally:
-                    reader.release(body)
+                    reader.release(size)
 
             return checked
 
@@ -119,8 +125,9 @@ def route_for(content_type: str, reader: BodyReader) -> type[APIRoute]:
 
 
 def _checked(body: bytearray, field: Any) -> Any:
-    """The request that a body is, of the route's own class: FastAPI takes it as it is."""
+    """The request that a body is, of the route's own class: FastAPI takes it as it is. The body is empty afterwards."""
     value, errors = field.validate(parse(body), {}, loc=("body",))
+    body.clear()
     if errors:
         raise RequestValidationError(errors)
     return value

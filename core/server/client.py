@@ -108,7 +108,9 @@ class EngineClient(AsyncLLM):
         Raises:
             StartupError: The model cannot be loaded as asked.
         """
-        await asyncio.shield(asyncio.wrap_future(self._thread.ready))
+        ready = asyncio.wrap_future(self._thread.ready)
+        ready.add_done_callback(lambda done: done.cancelled() or done.exception())  # also where nobody waits any more
+        await asyncio.shield(ready)
 
     async def ended(self) -> EngineError | None:
         """Wait until there will be no engine any more: the cause, or None when it was closed."""

@@ -23,6 +23,7 @@ from . import wire
 from .bell import Bell
 from .deadlines import Deadlines
 from .faults import to_fault
+from .garbage import left_alone
 from .gauges import Gauges, Meter
 from .letters import read_job, write_candidates, write_end
 from .line import Line
@@ -77,11 +78,12 @@ class EngineLoop:
         """Until it is told to end, or cannot go on: whether it was told to."""
         prepare_thread()
         try:
-            while not self._closing and self.engine.dead is None:
-                self._tell()
-                self._hear()
-                if self._busy and not self._closing:
-                    self._step()
+            with left_alone():
+                while not self._closing and self.engine.dead is None:
+                    self._tell()
+                    self._hear()
+                    if self._busy and not self._closing:
+                        self._step()
         except BaseException as error:  # whatever it is, those who wait must hear of it
             logger.exception("the engine's loop failed")
             self.engine.die(EngineDeadError(f"its loop failed: {type(error).__name__}: {error}"))
@@ -216,7 +218,7 @@ class EngineLoop:
                 del self._unstarted[sequence.key]
                 self._changed[sequence.key] = sequence
                 self._meter.begun(sequence.request)
-        self._meter.stepped(time.perf_counter() - start, len(changed))
+        self._meter.stepped(time.perf_counter() - start, sum(request.pooling is None for request in changed))
 
     # ---- news -------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from fastapi import HTTPException
 from .errors import HttpError
 
 Body = bytes | bytearray
-BLOCK = 32 * 1024
+BLOCK = 8 * 1024
 """A string of two blocks holds at least one whole block, in which there is no quote."""
 PIECE = 2**20
 """Of base64, decoded at a time: a whole number of its groups of four."""
@@ -43,7 +43,7 @@ class Media(NamedTuple):
 
 
 def parse(body: Body) -> Any:
-    """The value of a body. Media of more than some ten thousand characters, in the parts of messages, are bytes in it.
+    """The value of a body. Media of more than ten thousand characters or so, in the parts of messages, are bytes in it.
 
     Raises:
         HttpError: Without its media, it is too large.

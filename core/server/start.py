@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from . import logs, supervisor
 from .app import build_app
 from .banner import banner
 from .client import EngineClient
+from .garbage import left_alone
 from .loading import LoadingBars
 from .main import Host, listen
 from .models import Models, ServedModel
@@ -47,13 +49,36 @@ def serve(models: Sequence[str], settings: ServerSettings, options: Mapping[str,
 async def _serve(
     names: Mapping[str, str], settings: ServerSettings, options: Mapping[str, Any], listener: socket.socket
 ) -> int:
+    told: list[int] = []
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def end(number: int) -> None:
+        told.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):  # the host has its own way with them, once it runs
+        loop.add_signal_handler(number, end, number)
+    try:
+        return await _load_and_run(names, settings, options, listener)
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        return 128 + told[0]
+
+
+async def _load_and_run(
+    names: Mapping[str, str], settings: ServerSettings, options: Mapping[str, Any], listener: socket.socket
+) -> int:
     async with _opened(names, settings, options) as clients:
         served = Models({name: served_model(name, client) for name, client in clients.items()})
         host = Host(build_app(served, settings), settings, listener)
-        print(banner(served, settings, listener.getsockname()[1]), file=sys.stderr, flush=True)
         lost = asyncio.create_task(_lost(list(clients.values())))
         try:
-            code = await host.run(lost)
+            with left_alone():
+                listener.listen()  # who reads the banner may call at once
+                print(banner(served, settings, listener.getsockname()[1]), file=sys.stderr, flush=True)
+                code = await host.run(lost)
         finally:
             lost.cancel()
         if lost.done() and not lost.cancelled():

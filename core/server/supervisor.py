@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -169,7 +170,8 @@ class Supervisor:
         self.pid = child.pid
         try:
             if self._setup is None:  # while the process imports what it needs
-                self._setup = within(self.load_timeout, lambda: self.engine.find(self._model, self._options))
+                find = functools.partial(self.engine.find, self._model, self._options)
+                self._setup = within(self.load_timeout, find, unless=lambda: self._closing)
                 self._setup.heartbeat = min(1.0, self.watchdog_timeout / 4)
             return self._watch(child)
         except EngineError as error:

@@ -48,6 +48,7 @@ def router(serving: Serving) -> APIRouter:
 async def _start(serving: Serving, request: Request, body: ChatRequest, model: ServedModel, tools: Tools) -> Outputs:
     """Hand the conversation to the engine."""
     messages = await serving.media.open(body.messages, model)
+    body.messages = []  # what is large in them is the prompt's alone, and is let go of with it
     serving.log_prompt(request, lambda: without_media(messages))
     kwargs = template_kwargs(body, trusted=serving.settings.trust_request_template)
     if body.cache_salt is not None:

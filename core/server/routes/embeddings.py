@@ -54,7 +54,7 @@ async def _made(
     most = body.truncate_prompt_tokens
     params = PoolingParams("embed", body.dimensions, truncate=True if most == -1 else most)
     prompts = as_list(body.input)
-    serving.log_prompt(request, prompts)
+    serving.log_prompt(request, lambda: prompts)
     call = PoolingCall(prompts, params, list)
     try:
         return await model.engine.pool(call, timeout=serving.timeout(body.timeout), priority=body.priority)

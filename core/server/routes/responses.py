@@ -48,6 +48,7 @@ async def _start(
     serving: Serving, request: Request, body: ResponsesRequest, model: ServedModel, tools: Tools
 ) -> Outputs:
     messages = await serving.media.open(body.messages(), model)
+    body.input = ""  # what is large in it is the prompt's alone, and is let go of with it
     serving.log_prompt(request, lambda: without_media(messages))
     return model.engine.chat(
         messages,

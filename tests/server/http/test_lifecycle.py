@@ -201,6 +201,20 @@ def test_R089_a_second_signal_ends_it_at_once(start: Start, llava_folder: Path) 
 
 
 @pytest.mark.slow
+def test_R089_who_is_not_done_in_time_is_cut_off(start: Start, llava_folder: Path) -> None:
+    with start(str(llava_folder), *NAME, *ENGINE, "--drain-timeout", "0") as served:
+        client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
+        stream = client.chat.completions.create(messages=asking("x"), stream=True, n=8, **LONG)
+        next(iter(stream))
+        own = children(served.process.pid)
+        assert served.end() == 0
+        with pytest.raises(openai.APIError):  # the stream ends with an error, or is cut off
+            list(stream)
+        assert not any(is_running(pid) for pid in own)
+        assert "did not end in time" in served.log
+
+
+@pytest.mark.slow
 def test_R090_the_engine_does_not_outlive_the_server(start: Start, llava_folder: Path) -> None:
     with start(str(llava_folder), *NAME, *ENGINE) as served:
         assert served.url

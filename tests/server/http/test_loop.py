@@ -18,6 +18,7 @@ import pytest
 
 from core.server.app import build_app
 from core.server.client import EngineClient
+from core.server.garbage import left_alone
 from core.server.json_body import MAX_REST, parse
 from core.server.main import Host, listen
 from core.server.models import Models
@@ -75,8 +76,10 @@ class Inside:
         served = Models({"tiny": served_model("tiny", client)})
         host = Host(build_app(served, settings), settings, listen(settings))
         serving = asyncio.create_task(host.server.serve(sockets=[host.listener]))
-        self._began.set_result(f"http://127.0.0.1:{host.listener.getsockname()[1]}")
-        await self._end.wait()
+        host.listener.listen()
+        with left_alone():
+            self._began.set_result(f"http://127.0.0.1:{host.listener.getsockname()[1]}")
+            await self._end.wait()
         host.server.should_exit = True
         await serving
         await client.close()

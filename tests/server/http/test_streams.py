@@ -157,36 +157,40 @@ async def test_R017_huge_prompts_are_refused_and_hold_up_nobody(served: Served) 
 
 
 @pytest.mark.asyncio
-async def test_64_streams_some_of_which_leave_or_are_wrong(served: Served, http: httpx2.Client, tiny: LLM) -> None:
-    """The others end, and say what they would have said alone."""
-    count = 64
+async def test_R085_of_64_streams_some_leave_and_some_are_wrong(served: Served, http: httpx2.Client, tiny: LLM) -> None:
+    """The others end, with the very tokens that each gets alone, and nothing is held afterwards."""
+    count, most = 64, 24
     prompts = [f"question {i}: " + "why " * (i % 7) for i in range(count)]
-    params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
-    mine = [output.outputs[0].text for output in tiny.generate(prompts, params)]
+    params = SamplingParams(temperature=0, max_tokens=most, ignore_eos=True)
+    alone = [tiny.generate(prompt, params)[0].outputs[0] for prompt in prompts]
     draw = random.Random(3)
     fate = dict.fromkeys(draw.sample(range(count), count // 10), "leaves")
     fate |= dict.fromkeys(draw.sample([i for i in range(count) if i not in fate], count // 20), "is wrong")
     client = openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key=KEY, max_retries=0, timeout=PATIENCE)
 
-    async def ask(i: int) -> str | None:
-        more: dict[str, Any] = {"extra_body": {"ignore_eos": True}, "max_tokens": 40, "temperature": 0}
+    async def ask(i: int) -> tuple[str, list[str]] | None:
+        more: dict[str, Any] = {"extra_body": {"ignore_eos": True}, "max_tokens": most, "temperature": 0, "logprobs": 0}
         if fate.get(i) == "is wrong":
             with pytest.raises(openai.BadRequestError):
                 await client.completions.create(model="tiny", prompt=prompts[i], n=0, stream=True, **more)
             return None
         stream = await client.completions.create(model="tiny", prompt=prompts[i], stream=True, **more)
-        text = ""
+        text, tokens = "", list[str]()
         async for chunk in stream:
-            text += chunk.choices[0].text
+            (choice,) = chunk.choices
+            text += choice.text
+            tokens += (choice.logprobs.tokens or []) if choice.logprobs else []
             if fate.get(i) == "leaves" and len(text) > 5:
                 await stream.close()
                 return None
-        return text
+        return text, tokens
 
     found = await asyncio.gather(*map(ask, range(count)))
-    assert [text for i, text in enumerate(found) if i not in fate] == [
-        text for i, text in enumerate(mine) if i not in fate
-    ]
+    name = tiny.engine.inputs.token_text
+    for i, output in enumerate(alone):
+        expected = None if i in fate else (output.text, [name(token) for token in output.token_ids])
+        assert found[i] == expected, prompts[i]
+    assert sum(answer is None for answer in found) == len(fate) == 9
     await asyncio.to_thread(wait_until_idle, http)
 
 

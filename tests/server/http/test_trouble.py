@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from core import LLM, SamplingParams
 
 from .conftest import ENGINE, PATIENCE, Served, Start, asking, data_uri, error_of, png, wait_until_idle
 from .test_fuzz import ROUTES
+from .test_lifecycle import children, is_running
 from .trouble import ABORT, SLEEP, install
 
 pytestmark = pytest.mark.slow
@@ -69,6 +72,24 @@ def test_R057_a_plugin_adds_no_route(troubled: Served) -> None:
         assert http.get("/trouble").status_code == 404
         described = {path.replace(":path", "") for path in http.get("/openapi.json").json()["paths"]}
         assert described == set(ROUTES)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("where", ["find", "load"])
+def test_R089_a_signal_while_a_model_is_loaded_ends_the_server(
+    start: Start, site: tuple[Path, list[str]], llava_folder: Path, where: str, number: int
+) -> None:
+    folder, choice = site
+    environment = {"PYTHONPATH": str(folder), "TROUBLE": where}
+    with start(str(llava_folder), *choice, *ENGINE, environment=environment) as served:
+        until = time.monotonic() + PATIENCE
+        while not (own := children(served.process.pid)):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert served.end(number) == 128 + number
+        served._reader.join(PATIENCE)
+        assert "Traceback" not in served.log
+        assert not any(is_running(pid) for pid in own)
 
 
 @pytest.mark.parametrize(("where", "says"), [("find", "finding the model"), ("load", "loading the model")])

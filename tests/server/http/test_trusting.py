@@ -92,6 +92,31 @@ def test_R019_a_template_that_fails_or_does_not_end(
     assert children(trusting.process.pid) == own, "no process was lost"
 
 
+# ---- tools ----------------------------------------------------------------------------------------------------------
+
+TOOLS = "{% if tools %}<tool_call>{{ tools | tojson }}</tool_call>{% endif %}{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize(("most", "reason"), [(5, "length"), (200, "tool_calls")])
+def test_R025_a_call_is_read_and_one_that_is_cut_off_is_text(there: httpx2.Client, most: int, reason: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["one"]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    tools = [{"type": "function", "function": {"name": "add", "parameters": schema}}]
+    wanted = {"type": "function", "function": {"name": "add"}}
+    more: dict[str, Any] = {"tools": tools, "tool_choice": wanted, "max_tokens": most, "ignore_eos": False}
+    (choice,) = templated(there, TOOLS, **more).json()["choices"]
+    assert choice["finish_reason"] == reason
+    if reason == "length":
+        assert choice["message"]["content"].startswith("{")
+        assert "tool_calls" not in choice["message"]
+    else:
+        assert choice["message"]["tool_calls"][0]["function"]["name"] == "add"
+
+
 # ---- embeddings -----------------------------------------------------------------------------------------------------
 
 
