@@ -34,6 +34,7 @@ from .pooling.tasks import pools
 from .registry import QUANTIZATION
 from .request import Request
 from .sampling import SamplingParams
+from .server_process import ServerProcess
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "device": "cpu", "disable_progress": True}
 """How the kit opens every checkpoint: exactly."""
@@ -47,6 +48,9 @@ NO_CACHING: dict[str, Any] = {
 
 EVERY = 40
 """How many outputs pass between two prompts that interrupt the others."""
+SERVED_AS = "tiny"
+SERVED_WITH = ("--dtype", "float32", "--device", "cpu", "--block-size", "16", "--log-level", "warning")
+"""How the kit has a checkpoint served."""
 
 
 class CoreRuntime:
@@ -141,6 +145,11 @@ class CoreRuntime:
             options["kv_cache_bytes"] = settings.pool_tokens * per_token
         return OpenModel(LLM(str(folder), **options), interrupted=settings.interrupted)
 
+    def serve(self, folder: Path) -> ServerProcess:
+        """See `sdk.testing.Runtime`."""
+        pins = [word for pin in self.pins.items() for word in ("--plugin", "=".join(pin))]
+        return ServerProcess(str(folder), SERVED_AS, [*SERVED_WITH, *pins])
+
 
 class OpenModel:
     """A checkpoint in an engine.
@@ -167,11 +176,24 @@ class OpenModel:
 
     def generate(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Completion]:
         """See `sdk.testing.runtime.OpenModel`."""
-        params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True, logprobs=0)
+        params = _greedy(max_tokens)
         if self.interrupted:
             return self._interrupted(list(prompts), params)
         made = self.llm.generate(list(prompts), params, use_progress=False)
         return [_completion(output) for output in made]
+
+    @property
+    def has_chat_template(self) -> bool:
+        """See `sdk.testing.runtime.OpenModel`."""
+        return self.llm.engine.inputs.chat.template is not None
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], max_tokens: int) -> Completion:
+        """See `sdk.testing.runtime.OpenModel`."""
+        return _completion(self.llm.chat(list(messages), _greedy(max_tokens), use_progress=False)[0])
+
+    def transcribe(self, clip: bytes) -> str:
+        """See `sdk.testing.runtime.OpenModel`."""
+        return str(self.llm.transcribe(clip, use_progress=False).text)
 
     def _interrupted(self, prompts: list[Prompt], params: SamplingParams) -> list[Completion]:
         """The same, while every few outputs a prompt that goes before all others is answered."""
@@ -210,6 +232,10 @@ class OpenModel:
         self.llm.close()
 
 
+def _greedy(max_tokens: int) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True, logprobs=0)
+
+
 def _completion(output: RequestOutput) -> Completion:
     tokens = tuple(output.outputs[0].token_ids)
     logprobs = output.outputs[0].logprobs or ()
@@ -218,6 +244,7 @@ def _completion(output: RequestOutput) -> Completion:
         logprobs=tuple(found[token].logprob for token, found in zip(tokens, logprobs)),
         cached_tokens=output.num_cached_tokens,
         preemptions=output.metrics.preemptions,
+        text=output.outputs[0].text,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from .law import Law
-from .levels import LEVELS, laws_up_to
+from .levels import IN_PROCESS, laws_up_to
 from .suite import Suite
 
 
@@ -53,7 +53,7 @@ class Conformance(_Laws):
 
     Attributes:
         architecture: The HF architecture string.
-        level: The highest level to check; by default, the highest there is.
+        level: The highest level to check; by default, the highest that needs no server.
 
     Example:
         >>> class TestLlava(Conformance):
@@ -61,7 +61,7 @@ class Conformance(_Laws):
     """
 
     architecture: ClassVar[str]
-    level: ClassVar[int] = max(LEVELS)
+    level: ClassVar[int] = IN_PROCESS
 
     @classmethod
     def _opened(cls) -> Suite:

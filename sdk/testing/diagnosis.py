@@ -14,6 +14,10 @@ _QKV = (
     "the first position is right and later ones are not, so it is what compares positions: the attention's scale, rotary "
     "positions, the order of q, k and v in a fused projection, or the mask"
 )
+_STATE = (
+    "the first position is right and later ones are not, so it is what knows of the past: what a layer's `advance` makes of the "
+    "tokens before and of its state, or attention, with its scale, positions, order of q, k and v, or mask"
+)
 _FIRST = (
     "wrong from the first position, where attention compares nothing: v or the output projection, the MLP and its "
     "activation, a norm and its epsilon, a residual, or the order of fused parts"
@@ -31,7 +35,14 @@ def reference_cause(subject: Subject, ids: Sequence[int], wrong: Sequence[int]) 
 def _compare(subject: Subject, ids: Sequence[int], wrong: Sequence[int]) -> str:
     import torch
 
+    from ..layers import StateLayer
+
     with torch.inference_mode():
+        if _right_at_first(subject, ids):
+            return "right in a model that was never called, wrong in this one: it keeps something from one call to the next"
+        missed = _missed(subject, ids)
+        if missed:
+            return f"weight_map drops {missed}, on which transformers' logits depend"
         tokens, positions = torch.tensor(list(ids)), torch.arange(len(ids))
         theirs = subject.hf(input_ids=tokens[None], output_hidden_states=True)
         ours = subject.reference.get_input_embeddings(tokens)
@@ -53,7 +64,39 @@ def _compare(subject: Subject, ids: Sequence[int], wrong: Sequence[int]) -> str:
     window = getattr(subject.text_config, "sliding_window", None)
     if window and wrong[0] >= int(window) - 1:
         return f"right up to position {wrong[0] - 1}: the sliding window ({window} in the config), or which layers have one"
-    return _QKV
+    return _STATE if any(isinstance(module, StateLayer) for module in subject.reference.modules()) else _QKV
+
+
+def _right_at_first(subject: Subject, ids: Sequence[int]) -> bool:
+    """Whether a model that has seen no other prompt gives transformers' logits."""
+    from .reference import fill, read_safetensors, reference_logits
+
+    fresh = subject.build()
+    fill(fresh, read_safetensors(subject.folder))
+    ours, theirs = reference_logits(fresh, ids), subject.hf(input_ids=_batch(ids)).logits[0]
+    return _close(ours, theirs)
+
+
+def _batch(ids: Sequence[int]) -> Tensor:
+    import torch
+
+    return torch.tensor(list(ids))[None]
+
+
+def _missed(subject: Subject, ids: Sequence[int]) -> str:
+    """A tensor that was dropped on loading and that transformers uses: without it, its logits change."""
+    tokens = _batch(ids)
+    expected = subject.hf(input_ids=tokens).logits
+    tensors = subject.hf.state_dict()
+    for name in subject.loaded.dropped:
+        if name in tensors and tensors[name].any():
+            kept = tensors[name].clone()
+            tensors[name].zero_()
+            changed = not _close(subject.hf(input_ids=tokens).logits, expected)
+            tensors[name].copy_(kept)
+            if changed:
+                return name
+    return ""
 
 
 def engine_cause(alone: bool, decoding: bool = False) -> str:

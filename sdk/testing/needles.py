@@ -34,16 +34,31 @@ class Needle:
     Attributes:
         name: What to call it.
         make: Makes it.
+        ids: Its tokens, of a text.
     """
 
     name: str
     make: Callable[[], Prompt]
+    ids: tuple[int, ...] = ()
 
 
 def of_ids(subject: Subject, name: str, ids: list[int]) -> Needle:
     """A prompt of token ids."""
     named = f"{name}: {ids}" if len(ids) <= 8 else f"{name}: {str(ids[:4])[:-1]}, …]"
-    return Needle(named, lambda: for_engine(subject, list(ids)))
+    return Needle(named, lambda: for_engine(subject, list(ids)), tuple(ids))
+
+
+def shortest(subject: Subject, needle: Needle, breaks: Callable[[Needle], bool]) -> Needle:
+    """The shortest beginning of a text that halving finds still to break a law; a prompt with media as it is."""
+    holds, ids = 0, list(needle.ids)
+    while len(ids) - holds > 1:
+        middle = (holds + len(ids)) // 2
+        beginning = of_ids(subject, f"{middle} tokens", ids[:middle])
+        if breaks(beginning):
+            needle, ids = beginning, ids[:middle]
+        else:
+            holds = middle
+    return needle
 
 
 def needles(subject: Subject) -> list[Needle]:
@@ -81,8 +96,23 @@ def others(subject: Subject) -> list[Needle]:
     texts = [
         of_ids(subject, f"text {i}", random_ids(subject, min(1 + 5 * i, most), seed=1000 + i)) for i in range(OTHERS)
     ]
-    media = media_needles(subject)[:3]
+    media = _of_their_own(subject) or media_needles(subject)[:3]
     return [media[i // 4 % len(media)] if media and i % 4 == 0 else text for i, text in enumerate(texts)]
+
+
+def _of_their_own(subject: Subject) -> list[Needle]:
+    """Prompts with an item each that no other has: equal items would be encoded once, and few share a batch."""
+    found: list[Needle] = []
+    for modality, limit in subject.limits.items() if media_needles(subject) else ():
+        if limit == 0:
+            continue
+        try:
+            made = [with_item(subject, modality, f"{n}", random_item(modality, 2000 + n)) for n in range(OTHERS // 4)]
+        except NotApplicable:
+            continue
+        fits = len(subject.opened.process(made[0].make()).prompt_token_ids) + TOKENS <= subject.seq_len
+        found += made if fits else []
+    return found
 
 
 def unlike(found: Completion, expected: Completion) -> str:

@@ -144,19 +144,19 @@ def hf_class(config: Any) -> Any:
         return None
 
 
-def load_hf(folder: Path) -> Any:
-    """The same checkpoint in transformers: float32, eager attention.
+def load_hf(folder: Path, config: Any = None) -> Any:
+    """The same checkpoint in transformers: float32, eager attention; under another config, if one is given.
 
     An architecture that transformers does not know by name is loaded by its `model_type`.
     """
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(folder)
+    config = config or transformers.AutoConfig.from_pretrained(folder)
     cls = hf_class(config)
     if cls is None:
         mappings = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText, transformers.AutoModel)
         cls = next((m for m in mappings if type(config) in m._model_mapping), transformers.AutoModel)
-    return cls.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    return cls.from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float32).eval()
 
 
 def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:

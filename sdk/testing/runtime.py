@@ -29,9 +29,11 @@ class Metadata:
     """What a plugin's distribution says of it, read without importing it.
 
     Attributes:
-        distribution, version: The distribution.
+        distribution: The distribution.
+        version: Its version.
         module: The plugin module that the entry points name.
-        architectures, model_types: The names of the entry points.
+        architectures: The names of the entry points.
+        model_types: The names of the entry points of the other group.
     """
 
     distribution: str
@@ -77,12 +79,14 @@ class Completion:
         logprobs: The natural logarithm of each one's probability.
         cached_tokens: How many tokens of the prompt were not computed, since their pages were at hand.
         preemptions: How often it lost its pages.
+        text: What the tokens say.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     cached_tokens: int = 0
     preemptions: int = 0
+    text: str = ""
 
 
 class Plugin(Protocol):
@@ -117,11 +121,44 @@ class OpenModel(Protocol):
     def generate(self, prompts: Sequence[Prompt], max_tokens: int) -> list[Completion]:
         """The greedy answer to each prompt, all of them at once; exactly `max_tokens` tokens each."""
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it can be asked in messages."""
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], max_tokens: int) -> Completion:
+        """The greedy answer to a conversation in OpenAI's form; exactly `max_tokens` tokens."""
+
+    def transcribe(self, clip: bytes) -> str:
+        """What is said in a clip, given as the bytes of a file."""
+
     def pool(self, prompts: Sequence[Prompt], task: PoolingTask) -> list[Tensor]:
         """What a model that pools makes of each prompt: an embedding, probabilities of classes, or a score alone."""
 
     def close(self) -> None:
         """Free it."""
+
+
+class Server(Protocol):
+    """A checkpoint behind HTTP in OpenAI's form, served from processes of its own."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, such as `http://127.0.0.1:40123`."""
+
+    @property
+    def model(self) -> str:
+        """What clients call the checkpoint."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+
+    @property
+    def log(self) -> str:
+        """The last lines that it wrote."""
+
+    def close(self) -> None:
+        """End it."""
 
 
 @runtime_checkable
@@ -162,6 +199,9 @@ class Runtime(Protocol):
 
     def open(self, folder: Path, settings: Settings = DEFAULT) -> OpenModel:
         """Load a checkpoint."""
+
+    def serve(self, folder: Path) -> Server:
+        """Serve a checkpoint in float32 on a free port of this machine."""
 
 
 def find_runtime() -> Runtime:

@@ -152,7 +152,7 @@ class SchemeSuite(Suite):
             results.append(self.check(law_id))
             told(results[-1])
         assert isinstance(self.subject, SchemeSubject)
-        return Report(self.subject.scheme, self.subject.describe(), tuple(results), ())
+        return Report(self.subject.scheme, self.subject.describe(), tuple(results))
 
 
 def verify_scheme(scheme: str, *, runtime: Runtime | None = None, told: Callable[[LawResult], object] = id) -> Report:

@@ -182,7 +182,7 @@ def networks(source: Source) -> Found:
 
 def cuda_at_import(source: Source) -> Found:
     """Calls at module or class level that touch a CUDA device."""
-    for node in _outside_functions(source.tree):
+    for node in outside_functions(source.tree):
         if not isinstance(node, ast.Call):
             continue
         name = source.dotted(node.func)
@@ -193,8 +193,9 @@ def cuda_at_import(source: Source) -> Found:
             yield node, f"calls {ast.unparse(node)[:80]} at import"
 
 
-def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+def outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    """What runs when a module is imported."""
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             yield child
-            yield from _outside_functions(child)
+            yield from outside_functions(child)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .decoder_prompts import decoder_inputs, tokenize
 from .law import NotApplicable
 from .probe import Probe, probe
-from .runtime import Completion, Metadata, OpenModel, Plugin, Prompt, Runtime, Settings
+from .runtime import Completion, Metadata, OpenModel, Plugin, Prompt, Runtime, Server, Settings
 from .samples import Sample, describe_item, items_of
 from .sizes import Meter
 from .source import package_files
@@ -21,6 +21,7 @@ from .source import package_files
 if TYPE_CHECKING:
     from ..multimodal.processor import BaseMultiModalProcessor, ProcessedPrompt
     from ..spec import Architecture, Capabilities
+    from ..weights import LoadReport
 
 SEED = 0
 
@@ -31,17 +32,21 @@ class Subject:
     Args:
         architecture: The HF architecture string.
         runtime: The engine.
+
+    Attributes:
+        trying: The input that a law tries, said where something is raised.
     """
 
     def __init__(self, architecture: str, runtime: Runtime) -> None:
         self.architecture, self.runtime = architecture, runtime
+        self.trying = ""
         self._work = tempfile.TemporaryDirectory(prefix="engine-verify-", ignore_cleanup_errors=True)
 
     def close(self) -> None:
         """Close what is open and remove what was written."""
-        if "opened" in self.__dict__:
-            self.opened.close()
-        self.__dict__ = {k: v for k, v in self.__dict__.items() if k in ("architecture", "runtime", "_work")}
+        for name in {"opened", "server"} & self.__dict__.keys():
+            getattr(self, name).close()
+        self.__dict__ = {k: v for k, v in self.__dict__.items() if k in ("architecture", "runtime", "trying", "_work")}
         self._work.cleanup()
 
     def describe(self) -> str:
@@ -145,14 +150,14 @@ class Subject:
 
     # ---- the model --------------------------------------------------------------------------------------------------
 
-    def build(self, dtype: Any = None) -> Any:
-        """The model in reference mode, not filled."""
+    def build(self, dtype: Any = None, config: Any = None) -> Any:
+        """The model in reference mode, not filled; of another config, if one is given."""
         import torch
 
         from ..context import ModelContext
         from .reference import build_reference
 
-        context = ModelContext(self.config, dtype or torch.float32, self.options, self.runtime.resolver())
+        context = ModelContext(config or self.config, dtype or torch.float32, self.options, self.runtime.resolver())
         return build_reference(self.plugin.load("model"), context)
 
     @cached_property
@@ -161,8 +166,11 @@ class Subject:
         from .reference import fill, read_safetensors
 
         model = self.build()
-        fill(model, read_safetensors(self.folder))
+        self.loaded = fill(model, read_safetensors(self.folder))
         return model
+
+    loaded: LoadReport
+    """What became of the checkpoint's tensors; known once `reference` was used."""
 
     @cached_property
     def hf(self) -> Any:
@@ -190,6 +198,12 @@ class Subject:
             yield model
         finally:
             model.close()
+
+    @cached_property
+    def server(self) -> Server:
+        """The same checkpoint behind HTTP."""
+        self.metadata  # noqa: B018  what was registered in this process is unknown to another
+        return self.runtime.serve(self.folder)
 
     @cached_property
     def answers(self) -> dict[str, Completion]:

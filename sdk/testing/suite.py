@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from .law import Broken, Law, LawResult, NotApplicable, Status
-from .levels import LEVELS, TITLES, laws_up_to
+from .levels import IN_PROCESS, LEVELS, laws_up_to
 from .runtime import Runtime, find_runtime
 from .subject import Subject
 
@@ -20,15 +20,14 @@ class Report(NamedTuple):
     """What was found about one architecture.
 
     Attributes:
-        architecture, plugin: What was checked.
+        architecture: What was checked.
+        plugin: Whose it is.
         results: One for each law, by level.
-        absent: Levels that were asked for and that this version of the kit does not have; nothing was checked there.
     """
 
     architecture: str
     plugin: str
     results: tuple[LawResult, ...]
-    absent: tuple[int, ...]
 
     @property
     def passed(self) -> bool:
@@ -76,6 +75,7 @@ class Suite:
                 return _result(law, "skipped", f"not checked: it needs {needed}, which failed")
             if before.status == "skipped":  # with the same reason: what does not apply, or the law that failed first
                 return _result(law, "skipped", before.detail)
+        self.subject.trying = ""
         try:
             return _result(law, "passed", law.check(self.subject))
         except NotApplicable as reason:
@@ -83,12 +83,13 @@ class Suite:
         except Broken as broken:
             return _result(law, "failed", broken.what, broken.smallest, broken.cause)
         except Exception as error:
-            return _result(law, "failed", f"{type(error).__name__}: {error}", cause=_place(error))
+            return _result(law, "failed", f"{type(error).__name__}: {error}", self.subject.trying, _place(error))
 
 
 def verify(
     architecture: str,
-    level: int = max(LEVELS),
+    level: int = IN_PROCESS,
+    lowest: int = 0,
     *,
     runtime: Runtime | None = None,
     told: Callable[[LawResult], object] = id,
@@ -98,16 +99,16 @@ def verify(
     Args:
         architecture: The HF architecture string.
         level: The highest level.
+        lowest: The lowest level; what its laws need of lower ones is checked and not reported.
         runtime: The engine; by default, the installed one.
         told: Called with each result as it is known.
     """
     with Suite(architecture, runtime) as suite:
         results = []
-        for law in laws_up_to(level):
+        for law in laws_up_to(level, lowest):
             results.append(suite.check(law.id))
             told(results[-1])
-        absent = tuple(number for number in TITLES if number <= level and number not in LEVELS)
-        return Report(architecture, suite.subject.describe(), tuple(results), absent)
+        return Report(architecture, suite.subject.describe(), tuple(results))
 
 
 def _result(law: Law, status: Status, detail: str, smallest: str = "", cause: str = "") -> LawResult:

@@ -87,7 +87,7 @@ class KeepsByShape(LlavaForConditionalGeneration):
             "positions that forward makes itself",
         ),
         ("L5.paged", LLAMA, CallsTheReference, "from the model by itself", "one token", "forward"),
-        ("L5.chunks", LLAMA, RestartsPositions, "in chunks of 64", "96 tokens", "positions that it makes itself"),
+        ("L5.chunks", LLAMA, RestartsPositions, "in chunks of 64", "66 tokens", "positions that it makes itself"),
         ("L5.batch", LLAMA, AttendsOverNeighbours, " others", "one token", "sequences lie end to end"),
         ("L5.batch", LLAVA, CentresPictures, "within ", "'<image>' with", "mixes the items of a batch"),
         ("L5.prefix", LLAMA, RemembersTheStart, "asked again after others", "37 tokens", "a state outside the pages"),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ..dependencies import undeclared
 from ..law import Broken, Law, law
+from ..process_settings import settings_of_the_process
 from ..source import (
+    Finding,
     Rule,
     cuda_at_import,
     evaluations,
@@ -58,11 +63,15 @@ def _law(id_: str, statement: str, rule: Rule, cure: str) -> Law:
         files = subject.sources
         findings = search(files, rule)
         if findings:
-            more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-            raise Broken(f"{findings[0]}{more}", smallest=f"{findings[0].file}:{findings[0].line}", cause=cure)
+            raise _broken(findings, cure)
         return f"{len(files)} files"
 
     return Law(id_, statement, check)
+
+
+def _broken(findings: Sequence[Finding], cure: str) -> Broken:
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return Broken(f"{findings[0]}{more}", smallest=f"{findings[0].file}:{findings[0].line}", cause=cure)
 
 
 no_core = _law(
@@ -108,4 +117,37 @@ no_cuda = _law(
     "a CUDA context made at import breaks worker processes; take the device from the tensors at hand",
 )
 
-LAWS = (metadata, torch_free, no_core, former_hook, remote, pickle, evaluation, network, no_cuda)
+no_process_settings = _law(
+    "L0.no-process-settings",
+    "Nothing is set that belongs to the whole process.",
+    settings_of_the_process,
+    "other models run in the same process; give dtype and device to what is made, and leave the rest to the engine",
+)
+
+
+@law("L0.dependencies", "Every library that is imported is one that the distribution requires.")
+def dependencies(subject: Subject) -> str:
+    said = subject.metadata
+    findings = search(subject.sources, undeclared(said.distribution, said.module.partition(".")[0]))
+    if findings:
+        raise _broken(
+            findings,
+            "dependencies in pyproject.toml; if it is another plugin's package: plugins do not import each other, ctx.build "
+            "finds a model's parts",
+        )
+    return f"{len(subject.sources)} files"
+
+
+LAWS = (
+    metadata,
+    torch_free,
+    no_core,
+    former_hook,
+    remote,
+    pickle,
+    evaluation,
+    network,
+    no_cuda,
+    no_process_settings,
+    dependencies,
+)

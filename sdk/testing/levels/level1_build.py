@@ -11,6 +11,9 @@ from ..decoder_prompts import for_reference
 from ..law import Broken, NotApplicable, law
 from ..subject import SEED, Subject
 
+CONFIG = "the tiny checkpoint's config.json"
+SURPLUS = "a_tensor_that_nobody_knows"
+
 
 @law("L1.parts", "Every part that the record names is there and is what it must be.")
 def parts(subject: Subject) -> str:
@@ -18,6 +21,7 @@ def parts(subject: Subject) -> str:
     from ...multimodal import BaseDummyInputsBuilder, BaseMultiModalProcessor, BaseProcessingInfo
 
     plugin, record = subject.plugin, subject.record
+    where = f"the record of {record.name}"
     wanted: dict[str, type] = {
         "model": Model if record.kind == "model" else Encoder,
         "processor": BaseMultiModalProcessor,
@@ -28,15 +32,24 @@ def parts(subject: Subject) -> str:
     for part in named:
         value = plugin.load(part)
         if part in wanted and not (isinstance(value, type) and issubclass(value, wanted[part])):
-            raise Broken(f"{part} is {value!r:.100}, not a subclass of {wanted[part].__name__}")
+            raise Broken(
+                f"{part} is {value!r:.100}, not a subclass of {wanted[part].__name__}",
+                smallest=f"{part}={getattr(record, part)!r}",
+                cause="the record's name of it, or the class's base",
+            )
     if not plugin.has("tiny"):
         raise Broken(
             "the record names no tiny checkpoint, so nothing of this architecture can be proven",
+            smallest=where,
             cause="write tiny(seed, folder) with sdk.testing.tiny and name it in the record: tiny='package.tiny:name'",
         )
     media = {part for part in ("processor", "info", "dummy_inputs") if plugin.has(part)}
     if media and len(media) < 3:
-        raise Broken(f"the record names {', '.join(sorted(media))} alone; a model with media needs all three of them")
+        raise Broken(
+            f"the record names {', '.join(sorted(media))} alone",
+            smallest=where,
+            cause="a model with media needs processor, info and dummy_inputs, all three of them",
+        )
     model = plugin.load("model")
     if bool(media) != (supports_multimodal(model) or supports_encoder_decoder(model)) and record.kind == "model":
         has = (
@@ -44,10 +57,16 @@ def parts(subject: Subject) -> str:
             if media
             else "names no processor, but its model implements"
         )
-        raise Broken(f"the record {has} SupportsMultiModal or SupportsEncoderDecoder")
+        raise Broken(
+            f"the record {has} SupportsMultiModal or SupportsEncoderDecoder",
+            smallest=where,
+            cause="the bases of the model, or the record's processor, info and dummy_inputs",
+        )
     if media and supports_encoder_decoder(model) != (plugin.load("processor").encoder_modality is not None):
         raise Broken(
-            "a model implements SupportsEncoderDecoder when, and only when, its processor has an encoder_modality"
+            "a model implements SupportsEncoderDecoder when, and only when, its processor has an encoder_modality",
+            smallest=where,
+            cause="the bases of the model, or the processor's encoder_modality",
         )
     return ", ".join(named)
 
@@ -68,10 +87,18 @@ def tiny(subject: Subject) -> str:
         )
     weights = [name for name in first if name.endswith(".safetensors")]
     if not weights or all(first[name] == different.get(name) for name in weights):
-        raise Broken(f"tiny({SEED}) and tiny({SEED + 1}) have the same weights", cause="tiny does not use its seed")
+        raise Broken(
+            f"tiny({SEED}) and tiny({SEED + 1}) have the same weights",
+            smallest=f"tiny({SEED}, a); tiny({SEED + 1}, b)",
+            cause="tiny does not use its seed",
+        )
     named = json.loads(first["config.json"]).get("architectures") or ["nothing"]
     if named[0] != subject.architecture:
-        raise Broken(f"the config.json of the tiny checkpoint names {named[0]}, not {subject.architecture}")
+        raise Broken(
+            f"the config.json of the tiny checkpoint names {named[0]}, not {subject.architecture}",
+            smallest=f"tiny({SEED}, a)",
+            cause=f"save_tiny(…, architecture={subject.architecture!r})",
+        )
     size = sum(map(len, first.values()))
     return f"{len(first)} files, {size / 1e6:.1f} MB"
 
@@ -91,10 +118,15 @@ def capabilities(subject: Subject) -> str:
         has = "no" if not subject.plugin.has("processor") else "a"
         raise Broken(
             f"capabilities say modalities={told.modalities}, and the record names {has} processor",
+            smallest=CONFIG,
             cause="the capabilities function, or the record's processor",
         )
     if subject.plugin.has("processor") and set(subject.limits) != set(told.modalities):
-        raise Broken(f"capabilities say modalities={told.modalities}, get_supported_mm_limits says {subject.limits}")
+        raise Broken(
+            f"capabilities say modalities={told.modalities}, get_supported_mm_limits says {subject.limits}",
+            smallest=CONFIG,
+            cause="one of the two misses a modality, or calls it otherwise: modalities are image, audio and video",
+        )
     pools = sorted(set(told.tasks) & set(POOLING_TASKS))
     if bool(pools) != supports_pooling(subject.plugin.load("model")):
         implements = "does not implement" if pools else "implements"
@@ -157,10 +189,40 @@ def weights(subject: Subject) -> str:
     unfilled = [name for name, p in model.named_parameters() if p.is_floating_point() and p.isnan().any()]
     if unfilled:
         raise Broken(
-            f"{unfilled[0]!r} is not filled, though load_weights says so", cause="the model's own load_weights"
+            f"{unfilled[0]!r} is not filled, though load_weights says so",
+            smallest=unfilled[0],
+            cause="the model's own load_weights: it returns the names of those parameters that it did fill",
         )
     dropped = f", {len(report.dropped)} dropped on purpose" if report.dropped else ""
     return f"{len(report.filled)} parameters filled{dropped}"
+
+
+@law("L1.surplus", "A tensor that the model does not know is an error.", needs=("L1.weights",))
+def surplus(subject: Subject) -> str:
+    import torch
+
+    from ...errors import WeightsError
+    from ...interfaces import Encoder, Model
+    from ..reference import fill, read_safetensors
+
+    tensors = dict(read_safetensors(subject.folder))
+    subject.reference  # noqa: B018  what is dropped on purpose is known by it
+    kept = [name for name in tensors if name not in subject.loaded.dropped and "." in name]
+    beside = max(kept, key=lambda name: name.count("."))
+    name = f"{beside.rsplit('.', 2)[0]}.{SURPLUS}.weight"
+    model = subject.build()
+    try:
+        fill(model, [*tensors.items(), (name, torch.zeros(1))])
+    except (WeightsError, KeyError, ValueError, AttributeError):
+        return f"{name} is refused"
+    own = type(model).load_weights
+    raise Broken(
+        f"a checkpoint with a further tensor {name} loads, and the tensor is passed over in silence",
+        smallest=name,
+        cause="weight_map's drop, which is wider than what it is meant for"
+        if own in (Model.load_weights, Encoder.load_weights)
+        else f"{own.__qualname__}: what it does not know belongs to super().load_weights, which refuses it",
+    )
 
 
 @law("L1.spellings", "Checkpoints under other published names load to the same parameters.", needs=("L1.weights",))
@@ -191,7 +253,11 @@ def spellings(subject: Subject) -> str:
             ) from error
         wrong = [name for name, p in model.named_parameters() if not torch.equal(p, expected[name])]
         if wrong:
-            raise Broken(f"under the spelling {label!r}, {wrong[0]!r} gets another tensor", smallest=first)
+            raise Broken(
+                f"under the spelling {label!r}, {wrong[0]!r} gets another tensor",
+                smallest=first,
+                cause="a rename of weight_map that is meant for another spelling",
+            )
     return ", ".join(named)
 
 
@@ -207,14 +273,21 @@ def bfloat16(subject: Subject) -> str:
     others = [n for n, p in model.named_parameters() if p.is_floating_point() and p.dtype != torch.bfloat16]
     if others:
         raise Broken(
-            f"parameter {others[0]!r} is not bfloat16 after loading in bfloat16", cause="a .float() in __init__"
+            f"parameter {others[0]!r} is not bfloat16 after loading in bfloat16",
+            smallest=others[0],
+            cause="a .float() in __init__ or load_weights",
         )
     if subject.record.kind == "component" or set(subject.capabilities.tasks) <= set(POOLING_TASKS):
         return f"{sum(1 for _ in model.parameters())} parameters"
+    subject.trying = "token ids [1, 2, 3]"
     logits = reference_logits(model, for_reference(subject, [1, 2, 3]))
     if not logits.isfinite().all():
-        raise Broken("logits in bfloat16 hold NaN or infinity", smallest="token ids [1, 2, 3]")
+        raise Broken(
+            "logits in bfloat16 hold NaN or infinity",
+            smallest=subject.trying,
+            cause="a value outside of what bfloat16 holds, such as a mask of a large number in the place of -inf",
+        )
     return "3 tokens"
 
 
-LAWS = (parts, tiny, capabilities, meta, weights, spellings, bfloat16)
+LAWS = (parts, tiny, capabilities, meta, weights, surplus, spellings, bfloat16)

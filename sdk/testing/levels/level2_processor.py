@@ -40,7 +40,7 @@ def _hold(subject: Subject, samples: Sequence[Sample], wrong: Callable[[Sample],
 
 
 def _cause(what: str) -> str:
-    if "went in and" in what:
+    if "went in and" in what or "and sizes of" in what:
         return (
             "the fields: which tensor of the HF processor has one row an item, and which has several (flat_from_sizes)"
         )
@@ -96,7 +96,8 @@ def ids_equal_hf(subject: Subject) -> str:
         expected = _ids(made["input_ids" if subject.encoder_modality is None else "decoder_input_ids"])
         return _compare_ids(subject.processed(sample), expected)
 
-    return _hold(subject, samples, wrong) + _oracle(subject)
+    cause = "what stands for an item in a prompt: get_placeholder_str, and the target of _get_prompt_updates"
+    return _hold(subject, samples, wrong, cause) + _oracle(subject)
 
 
 def _oracle(subject: Subject) -> str:
@@ -123,7 +124,11 @@ def _compare_ids(made: ProcessedPrompt, expected: list[int]) -> str:
     return f"the text around the media differs from token {at} on: {ids[at : at + 6]} against {expected[at : at + 6]}"
 
 
-@law("L2.tokens-equal-text", "A prompt given as token ids gives what its text gives.", needs=("L2.ids-equal-hf",))
+@law(
+    "L2.tokens-equal-text",
+    "A prompt given as token ids gives what its text gives.",
+    needs=("L2.ids-equal-hf", "L2.repeatable"),
+)
 def tokens_equal_text(subject: Subject) -> str:
     def wrong(sample: Sample) -> str:
         ids = tokenize(subject, subject.text_of(sample))
@@ -273,10 +278,10 @@ def _short(value: Any) -> str:
 
 LAWS = (
     text_ids,
-    not_mutated,
     ids_equal_hf,
-    tokens_equal_text,
     repeatable,
+    not_mutated,
+    tokens_equal_text,
     items_independent,
     tensors_equal_hf,
     placeholder_rows,

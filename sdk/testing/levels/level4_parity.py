@@ -51,6 +51,10 @@ def _token_prompts(subject: Subject) -> dict[str, list[int]]:
     return {name: random_ids(subject, n, seed=n) for name, n in lengths.items()}
 
 
+def _token_ids(ids: Sequence[int]) -> str:
+    return f"token ids {list(ids)}" if len(ids) <= 12 else f"{len(ids)} token ids, from {list(ids[:4])}…"
+
+
 def hf_logits(subject: Subject, ids: Sequence[int]) -> Tensor:
     """What transformers computes: `(tokens, vocab)`."""
     import torch
@@ -66,6 +70,7 @@ def logits_reference(subject: Subject) -> str:
 
     prompts = _token_prompts(subject)
     for ids in prompts.values():
+        subject.trying = _token_ids(ids)
         wrong, what = distances(
             reference_logits(subject.reference, for_reference(subject, ids)), hf_logits(subject, ids)
         )
@@ -73,7 +78,7 @@ def logits_reference(subject: Subject) -> str:
             least = ids[: wrong[0] + 1]
             raise Broken(
                 f"{what}; from position {wrong[0]} on" if wrong[0] else what,
-                smallest=f"token ids {least}" if len(least) <= 12 else f"{len(least)} token ids, from {least[:4]}…",
+                smallest=_token_ids(least),
                 cause=reference_cause(subject, ids, wrong),
             )
     return f"{len(prompts)} prompts of up to {max(map(len, prompts.values()))} tokens"
@@ -82,6 +87,7 @@ def logits_reference(subject: Subject) -> str:
 @law("L4.logits-engine", "The engine, paged and batched, gives transformers' logits.", needs=("L4.logits-reference",))
 def logits_engine(subject: Subject) -> str:
     prompts = _token_prompts(subject)
+    subject.trying = f"{len(prompts)} prompts in one batch"
     made = subject.opened.logits([for_engine(subject, ids) for ids in prompts.values()])
     for (name, ids), ours in zip(prompts.items(), made):
         expected = hf_logits(subject, ids)
@@ -173,6 +179,7 @@ def _media_law(subject: Subject, compute: Callable[[Sample], Tensor], cause: Cal
 
     samples = sorted(all_media_samples(subject), key=lambda sample: len(sample.items))
     for sample in samples:
+        subject.trying = subject.describe_sample(sample)
         if wrong(sample)[0]:
             least = smallest(sample, breaks, tries=20)
             positions, what = wrong(least)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..decoder_prompts import for_engine
 from ..diagnosis import engine_cause
 from ..law import Broken, NotApplicable, law
-from ..needles import TOKENS, Needle, media_needles, needles, others, random_item, unlike, with_item
+from ..needles import TOKENS, Needle, media_needles, needles, others, random_item, shortest, unlike, with_item
 from ..runtime import Completion, Settings
 from ..samples import random_ids
 from ..subject import Subject
@@ -29,6 +29,7 @@ CROWD = 6
 def _alone(subject: Subject, needle: Needle) -> Completion:
     """The answer of an engine that has nothing else to do and remembers nothing."""
     if needle.name not in subject.answers:
+        subject.trying = needle.name
         subject.answers[needle.name] = subject.opened.generate([needle.make()], TOKENS)[0]
     return subject.answers[needle.name]
 
@@ -44,12 +45,16 @@ def _same(subject: Subject, opened: OpenModel, needle: Needle, when: str, cause:
 
 def _all_same(subject: Subject, opened: OpenModel, asked: Sequence[Needle], when: str, cause: str) -> None:
     """The first tokens of the answers to several prompts at once, which must be those that each has alone."""
+    subject.trying = f"{len(asked)} prompts in one batch, {when}"
     made = opened.generate([needle.make() for needle in asked], FIRST)
     wrong = [n for n, found in zip(asked, made) if unlike(found, _alone(subject, n))]
-    for needle in wrong:  # those that are wrong without the others say more
-        what = unlike(opened.generate([needle.make()], FIRST)[0], _alone(subject, needle))
-        if what:
-            raise Broken(f"{what}, {when}", smallest=needle.name, cause=cause)
+
+    def differs(needle: Needle) -> str:
+        return unlike(opened.generate([needle.make()], FIRST)[0], _alone(subject, needle))
+
+    for needle in filter(differs, wrong):  # those that are wrong without the others say more
+        least = shortest(subject, needle, lambda n: bool(differs(n)))
+        raise Broken(f"{differs(least)}, {when}", smallest=least.name, cause=cause)
     for needle in wrong:
         what = unlike(made[asked.index(needle)], _alone(subject, needle))
         beside = f"{needle.name}, beside {len(asked) - 1} other prompts"
@@ -112,14 +117,15 @@ def pages(subject: Subject) -> str:
 @law("L5.batch", "A prompt has the same answer alone and within 32 others.", needs=("L5.paged",))
 def batch(subject: Subject) -> str:
     company, ours = others(subject), needles(subject)
+    subject.trying = f"{len(company) + len(ours)} prompts in one batch"
     with subject.opened_with(Settings(step_sequences=len(company) + len(ours))) as opened:
-        for needle, made in zip(ours, _within(opened, company, ours)):
+        for needle, made in zip(ours, _within(opened, company, ours, TOKENS)):
             what = unlike(made, _alone(subject, needle))
             if not what:
                 continue
 
             def differs(beside: Sequence[Needle], needle: Needle = needle) -> str:
-                return unlike(_within(opened, beside, [needle])[0], _alone(subject, needle))
+                return unlike(_within(opened, beside, [needle], FIRST)[0], _alone(subject, needle))
 
             beside = _fewest(company, lambda some: bool(differs(some)))
             raise Broken(
@@ -130,11 +136,11 @@ def batch(subject: Subject) -> str:
     return f"{len(ours)} prompts within {len(company)} others"
 
 
-def _within(opened: OpenModel, company: Sequence[Needle], ours: Sequence[Needle]) -> list[Completion]:
+def _within(opened: OpenModel, company: Sequence[Needle], ours: Sequence[Needle], tokens: int) -> list[Completion]:
     """The answers to some prompts in the midst of others, all in one batch."""
     half = (len(company) + 1) // 2
     together: list[Prompt] = [n.make() for n in (*company[:half], *ours, *company[half:])]
-    return opened.generate(together, TOKENS)[half : half + len(ours)]
+    return opened.generate(together, tokens)[half : half + len(ours)]
 
 
 def _fewest(company: Sequence[Needle], breaks: Callable[[Sequence[Needle]], bool]) -> Sequence[Needle]:

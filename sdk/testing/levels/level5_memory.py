@@ -28,6 +28,8 @@ BLOCK = 4096
 
 @law("L5.memory", "Requests leave nothing behind: memory does not grow with their number.", needs=("L5.paged",))
 def memory(subject: Subject) -> str:
+    gc.collect()
+    gc.freeze()  # what is there already is not looked at again
     tracemalloc.start()
     try:
         for number in range(WARM_UP):
@@ -39,6 +41,7 @@ def memory(subject: Subject) -> str:
             blocks.append(_block_bytes())
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
     cause = "a list, dict or cache of the plugin's that grows with each call: a functools.cache over media, a tensor kept on self"
     kept = [after - before for before, after in pairwise(tensors)]
     if all(kept):

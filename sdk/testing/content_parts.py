@@ -1,0 +1,48 @@
+"""Media as clients send them: content parts of OpenAI's chat messages, with the bytes of a file in them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from typing import Any
+
+from .law import NotApplicable
+
+SAMPLE_RATE = 16_000
+"""Of the kit's clips."""
+
+
+def content_part(modality: str, item: Any) -> dict[str, Any]:
+    """An item of `samples` as a part of a message.
+
+    Raises:
+        NotApplicable: Clients have no way to send this modality.
+    """
+    return part_of_bytes(modality, file_of(modality, item))
+
+
+def part_of_bytes(modality: str, content: bytes) -> dict[str, Any]:
+    """A file's bytes as a part of a message, whether they are a picture (a clip) or not."""
+    data = base64.b64encode(content).decode()
+    if modality == "image":
+        return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    if modality == "audio":
+        return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    raise NotApplicable(f"no content part of a message holds {modality}")
+
+
+def file_of(modality: str, item: Any) -> bytes:
+    """A picture as PNG, a clip of 16 kHz as WAV in 16 bits."""
+    out = io.BytesIO()
+    if modality == "image":
+        item.save(out, "PNG")
+    elif modality == "audio":
+        with wave.open(out, "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(SAMPLE_RATE)
+            file.writeframes((item.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    else:
+        raise NotApplicable(f"the kit writes no files of {modality}")
+    return out.getvalue()

@@ -1,0 +1,78 @@
+"""Which libraries a plugin may import: what its distribution declares, and what that needs in turn."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+
+import importlib_metadata
+from packaging.requirements import Requirement
+
+from .source import Found, Rule, Source
+
+SDK = "engine-plugin-sdk"
+
+
+def undeclared(distribution: str, package: str) -> Rule:
+    """Imports of what neither Python, nor the SDK, nor the plugin's own requirements bring.
+
+    An import that may fail (in a `try` that catches ImportError) and one for types alone are the author's business.
+
+    Args:
+        distribution: The plugin's.
+        package: Its own top-level name.
+    """
+    allowed = {package, "sdk", "core", *sys.stdlib_module_names}  # the engine is another law's matter
+
+    def rule(source: Source) -> Found:
+        guarded = set(_guarded(source.tree))
+        asked = [(node, name.partition(".")[0]) for node, name in source.imports if node not in guarded]
+        if any(root not in allowed for _, root in asked):
+            allowed.update(_provided(distribution))
+        for node, root in asked:
+            if root not in allowed:
+                yield node, f"imports {root}, which {distribution} does not require"
+
+    return rule
+
+
+def _provided(distribution: str) -> set[str]:
+    """Top-level names of what a distribution requires, directly or not, and of what the SDK does."""
+    known, waiting = set[str](), [distribution, SDK]
+    while waiting:
+        name = _normalised(waiting.pop())
+        if name not in known:
+            known.add(name)
+            waiting += _requirements(name)
+    by_root = importlib_metadata.packages_distributions()
+    return {root for root, names in by_root.items() if not known.isdisjoint(map(_normalised, names))}
+
+
+def _requirements(distribution: str) -> Iterator[str]:
+    """What a distribution requires here, without its extras."""
+    try:
+        lines = importlib_metadata.requires(distribution) or []
+    except importlib_metadata.PackageNotFoundError:
+        return
+    for requirement in map(Requirement, lines):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement.name
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _guarded(tree: ast.AST) -> Iterator[ast.AST]:
+    """Nodes under a `try` that catches ImportError, and under `if TYPE_CHECKING`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try):
+            caught = {name.id for handler in node.handlers for name in ast.walk(handler) if isinstance(name, ast.Name)}
+            if not caught & {"ImportError", "ModuleNotFoundError"}:
+                continue
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")):
+            continue
+        for inner in node.body:
+            yield from ast.walk(inner)

@@ -1,0 +1,275 @@
+"""Level 6: the same answers through HTTP, from a server in processes of its own, by the client that people use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..content_parts import content_part, file_of, part_of_bytes
+from ..law import Broken, NotApplicable, law
+from ..needles import TOKENS, TOLERANCE, needles, unlike
+from ..runtime import Completion
+from ..samples import items_of
+
+if TYPE_CHECKING:
+    from ..subject import Subject
+
+QUESTION = "What is shown?"
+CONVERSATION = (
+    {"role": "user", "content": "Hello!"},
+    {"role": "assistant", "content": "Good day."},
+    {"role": "user", "content": QUESTION},
+)
+ELSEWHERE = (
+    "what works in one process and not over HTTP: prompts are processed in a process of their own, and items are sent from one "
+    "to the other: tensors, arrays, numbers, texts and lists of them; nothing comes by a module's globals or by hand"
+)
+GREEDY: Mapping[str, Any] = {"max_tokens": TOKENS, "temperature": 0, "extra_body": {"ignore_eos": True}}
+
+
+def _by_http(check: Callable[[Subject], str]) -> Callable[[Subject], str]:
+    """A check that tells what the server wrote where it does not answer."""
+
+    def checked(subject: Subject) -> str:
+        try:
+            import openai
+        except ImportError as error:
+            raise NotApplicable("the client is not installed: pip install openai") from error
+        try:
+            return check(subject)
+        except openai.APIConnectionError as error:
+            state = "does not answer" if subject.server.alive else "has ended"
+            log = f"the end of its log:\n{subject.server.log}"
+            raise Broken(
+                f"the server {state} ({error.__cause__ or error})", smallest=subject.trying, cause=log
+            ) from error
+
+    return checked
+
+
+def _client(subject: Subject) -> Any:
+    """OpenAI's client of the subject's server."""
+    import openai
+
+    return openai.OpenAI(base_url=f"{subject.server.url}/v1", api_key="none", max_retries=0, timeout=120)
+
+
+@law(
+    "L6.serves",
+    "engine serve starts with the checkpoint, and tells its tasks and modalities.",
+    needs=("L1.weights", "L1.capabilities"),
+)
+@_by_http
+def serves(subject: Subject) -> str:
+    subject.require("model")
+    subject.trying = f"engine serve {subject.folder}"
+    (served,) = (entry.model_dump() for entry in _client(subject).models.list().data)
+    tasks = {*subject.capabilities.tasks, *(["transcription"] if subject.plugin.has("transcription") else [])}
+    if not tasks <= set(served["tasks"]):
+        raise Broken(
+            f"the server offers {served['tasks']}, and the plugin says {sorted(tasks)}",
+            smallest="GET /v1/models",
+            cause="the capabilities, or the record's transcription",
+        )
+    modalities = {"text", *(modality for modality, limit in _limits(subject).items() if limit != 0)}
+    if set(served["modalities"]) != modalities:
+        raise Broken(
+            f"the server takes {served['modalities']}, and get_supported_mm_limits says {sorted(modalities)}",
+            smallest="GET /v1/models",
+            cause="get_supported_mm_limits depends on something that only this process has",
+        )
+    return f"tasks {', '.join(served['tasks'])}; modalities {', '.join(served['modalities'])}"
+
+
+def _limits(subject: Subject) -> dict[str, int | None]:
+    return subject.limits if subject.plugin.has("processor") else {}
+
+
+def _generates(subject: Subject) -> None:
+    if "generate" not in subject.capabilities.tasks:
+        raise NotApplicable(f"its tasks are {', '.join(subject.capabilities.tasks)}: it is offered for no answers")
+
+
+@law("L6.completions", "/v1/completions answers as core.LLM does, whole and streamed.", needs=("L6.serves",))
+@_by_http
+def completions(subject: Subject) -> str:
+    _generates(subject)
+    if subject.encoder_modality is not None:
+        raise NotApplicable(f"its encoder takes {subject.encoder_modality}, which a prompt of text does not bring")
+    asked = [needle for needle in needles(subject) if not isinstance(needle.make(), Mapping)]
+    client = _client(subject)
+    for needle in asked:
+        subject.trying = f"POST /v1/completions, {needle.name}"
+        expected = subject.opened.generate([needle.make()], TOKENS)[0]
+        given = {"model": subject.server.model, "prompt": needle.make(), "logprobs": 0, **GREEDY}
+        choice = client.completions.create(**given).choices[0]
+        _hold(subject, choice.text, choice.logprobs.token_logprobs, expected)
+        parts = [chunk.choices[0].text for chunk in client.completions.create(**given, stream=True)]
+        _hold_stream(subject, parts, expected)
+    return f"{len(asked)} prompts, whole and streamed"
+
+
+@law("L6.chat", "/v1/chat/completions answers as core.LLM does, whole and streamed.", needs=("L6.serves",))
+@_by_http
+def chat(subject: Subject) -> str:
+    _generates(subject)
+    _has_template(subject)
+    if subject.encoder_modality is not None:
+        raise NotApplicable(f"its encoder takes {subject.encoder_modality}: a conversation of text says nothing to it")
+    _ask(subject, CONVERSATION, "a conversation of three messages")
+    return "a conversation of three messages, whole and streamed"
+
+
+@law("L6.media", "Media in data: URIs are answered as core.LLM does.", needs=("L6.serves",))
+@_by_http
+def media(subject: Subject) -> str:
+    subject.require("media")
+    _generates(subject)
+    _has_template(subject)
+    said = []
+    for name, messages in _with_media(subject):
+        _ask(subject, messages, f"a message with {name}")
+        said.append(name)
+    if not said:
+        raise NotApplicable("no item of a form that clients can send is allowed")
+    return f"{', '.join(said)}, whole and streamed"
+
+
+def _with_media(subject: Subject) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Messages with one item, and with two where as many are allowed."""
+    for modality, limit in subject.limits.items():
+        for which in ((0,), (1, 2)):
+            if (limit is None or len(which) <= limit) and (len(which) == 1 or subject.encoder_modality is None):
+                parts = [content_part(modality, item) for item in items_of(subject, modality, which)]
+                content = [*parts, {"type": "text", "text": QUESTION}]
+                yield f"{len(which)} {modality}", [{"role": "user", "content": content}]
+
+
+@law(
+    "L6.refuses",
+    "A request that is at fault gets a 400, and the server answers the next one as before.",
+    needs=("L6.serves",),
+)
+@_by_http
+def refuses(subject: Subject) -> str:
+    import openai
+
+    _generates(subject)
+    _has_template(subject)
+    faults = dict(_faulty_messages(subject))
+    for name, messages in faults.items():
+        subject.trying = f"POST /v1/chat/completions, {name}"
+        try:
+            _client(subject).chat.completions.create(model=subject.server.model, messages=messages, **GREEDY)
+        except openai.APIStatusError as error:
+            if error.status_code == 400:
+                continue
+            found = f"{error.status_code} ({error.code})"
+        else:
+            found = "an answer"
+        raise Broken(
+            f"{name} gets {found}, not a 400",
+            smallest=subject.trying,
+            cause="the processor raises something else than MediaError, or InvalidRequestError, for what a client did wrong",
+        )
+    if subject.encoder_modality is None:
+        _ask(subject, CONVERSATION, "a conversation after faulty ones")
+    if not subject.server.alive:
+        raise Broken("the server has ended", smallest=", ".join(faults), cause=subject.server.log)
+    return ", ".join(faults)
+
+
+def _faulty_messages(subject: Subject) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    for modality, limit in _limits(subject).items():
+        if limit == 0:
+            continue
+        sound = file_of(modality, items_of(subject, modality, (0,))[0])
+        faults = {f"bytes that are no {modality}": b"\x00" * 99}
+        if modality != "audio":  # a clip that ends early is a shorter clip
+            faults[f"half of the bytes of an {modality}"] = sound[: len(sound) // 2]
+        for name, content in faults.items():
+            yield name, [{"role": "user", "content": [part_of_bytes(modality, content)]}]
+    if "image" not in _limits(subject):
+        picture = part_of_bytes("image", b"\x89PNG\r\n\x1a\n")
+        yield "a picture, which it does not take", [{"role": "user", "content": [picture]}]
+
+
+@law("L6.transcription", "/v1/audio/transcriptions writes what core.LLM does.", needs=("L6.serves",))
+@_by_http
+def transcription(subject: Subject) -> str:
+    if not subject.plugin.has("transcription"):
+        raise NotApplicable(f"{subject.architecture} does not transcribe")
+    clips = [file_of("audio", clip) for clip in items_of(subject, "audio", (0, 1))]
+    for i, clip in enumerate(clips):
+        subject.trying = f"POST /v1/audio/transcriptions, a clip of {len(clip)} bytes"
+        made = _client(subject).audio.transcriptions.create(
+            model=subject.server.model, file=(f"{i}.wav", clip), temperature=0
+        )
+        expected = subject.opened.transcribe(clip)
+        if made.text != expected:
+            raise Broken(f"{made.text!r} where core.LLM writes {expected!r}", smallest=subject.trying, cause=ELSEWHERE)
+    return f"{len(clips)} clips"
+
+
+@law("L6.embeddings", "/v1/embeddings gives the vectors of core.LLM.", needs=("L6.serves",))
+@_by_http
+def embeddings(subject: Subject) -> str:
+    import torch
+
+    if "embed" not in subject.capabilities.tasks:
+        raise NotApplicable(f"{subject.architecture} makes no embeddings")
+    asked = ["a", QUESTION, "A longer text, of which a vector is made as well."]
+    subject.trying = f"POST /v1/embeddings, {len(asked)} texts"
+    made = _client(subject).embeddings.create(model=subject.server.model, input=asked).data
+    for text, found, expected in zip(asked, made, subject.opened.pool(asked, "embed"), strict=True):
+        apart = float((torch.tensor(found.embedding) - expected).abs().max())
+        if not apart <= TOLERANCE:
+            raise Broken(f"a vector differs by {apart:.2g}", smallest=f"POST /v1/embeddings, {text!r}", cause=ELSEWHERE)
+    return f"{len(asked)} texts"
+
+
+def _has_template(subject: Subject) -> None:
+    if not subject.opened.has_chat_template:
+        raise NotApplicable("the tiny checkpoint has no chat template")
+
+
+def _ask(subject: Subject, messages: Sequence[Mapping[str, Any]], what: str) -> None:
+    """Ask, whole and streamed, and compare with the engine in this process."""
+    import openai
+
+    subject.trying = f"POST /v1/chat/completions, {what}"
+    expected = subject.opened.chat(messages, TOKENS)
+    given = {"model": subject.server.model, "messages": list(messages), "logprobs": True, **GREEDY}
+    create: Callable[..., Any] = _client(subject).chat.completions.create
+    try:
+        choice = create(**given).choices[0]
+        logprobs = [entry.logprob for entry in choice.logprobs.content]
+        parts = [chunk.choices[0].delta.content or "" for chunk in create(**given, stream=True) if chunk.choices]
+    except openai.APIStatusError as error:
+        raise Broken(
+            f"{error.status_code} ({error.code}): {error.message}", smallest=subject.trying, cause=ELSEWHERE
+        ) from error
+    _hold(subject, choice.message.content, logprobs, expected)
+    _hold_stream(subject, parts, expected)
+
+
+def _hold(subject: Subject, text: str, logprobs: Sequence[float], expected: Completion) -> None:
+    """Compare a whole answer with that of the engine in this process."""
+    tokens = expected.token_ids[: len(logprobs)]
+    what = "" if text == expected.text else f"{text!r} where core.LLM says {expected.text!r}"
+    what = what or unlike(Completion(tokens, tuple(logprobs)), expected)
+    if what or len(tokens) != len(expected.token_ids):
+        raise Broken(what or f"{len(tokens)} tokens of {TOKENS}", smallest=subject.trying, cause=ELSEWHERE)
+
+
+def _hold_stream(subject: Subject, parts: Sequence[str], expected: Completion) -> None:
+    """Compare a streamed answer with that of the engine in this process."""
+    if "".join(parts) != expected.text:
+        raise Broken(
+            f"the stream says {''.join(parts)!r} where core.LLM says {expected.text!r}",
+            smallest=f"{subject.trying}, stream=True",
+            cause="a tokenizer whose decoding of a token depends on what comes later, or " + ELSEWHERE,
+        )
+
+
+LAWS = (serves, completions, chat, media, refuses, transcription, embeddings)

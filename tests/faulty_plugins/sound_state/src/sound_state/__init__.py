@@ -1,0 +1,1 @@
+"""A sound model whose layers keep states, from which faulty ones are made."""

@@ -1,0 +1,1 @@
+"""A sound text model, from which faulty ones are made."""
