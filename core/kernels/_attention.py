@@ -14,25 +14,25 @@ import numpy as np
 from numba import prange
 
 from ._lanes import WIDTH, load_lanes, splat, store_lanes, sum_lanes
-from ._pack import TILE, copy, find, pack_keys, pack_values, widen
+from ._pack import TILE, bring, copy, find, pack_keys, pack_values, widen
 from ._softmax import LOG2_E, NOTHING, shape_scores, weigh
 from ._tile import COLUMNS, ROWS, take_number, tile_product
 from .compiled import REAL, WHOLE, at, exact_kernel, store
 
 _inner = numba.njit(error_model="numpy")
-_scores_many = tile_product(ROWS, COLUMNS, accumulate=False, asks=2, level=2)
-_scores_two = tile_product(2, COLUMNS, accumulate=False, asks=2, level=2)
-_scores_one = tile_product(1, COLUMNS, accumulate=False, asks=2, level=2)
+_scores_many = tile_product(ROWS, COLUMNS, accumulate=False, asks=4, level=2)
+_scores_two = tile_product(2, COLUMNS, accumulate=False, asks=4, level=2)
+_scores_one = tile_product(1, COLUMNS, accumulate=False, asks=4, level=2)
 _add_many, _add_many_thin = (
-    tile_product(ROWS, COLUMNS, accumulate=True, asks=2, level=2),
+    tile_product(ROWS, COLUMNS, accumulate=True, asks=4, level=2),
     tile_product(ROWS, 1, accumulate=True),
 )
 _add_two, _add_two_thin = (
-    tile_product(2, COLUMNS, accumulate=True, asks=2, level=2),
+    tile_product(2, COLUMNS, accumulate=True, asks=4, level=2),
     tile_product(2, 1, accumulate=True),
 )
 _add_one, _add_one_thin = (
-    tile_product(1, COLUMNS, accumulate=True, asks=2, level=2),
+    tile_product(1, COLUMNS, accumulate=True, asks=4, level=2),
     tile_product(1, 1, accumulate=True),
 )
 
@@ -202,7 +202,7 @@ def _tile_of_head(job: Job, shape: Shape, room: Room, tile: int, h: int, k_lines
         widen(k_lines, skip, room.wide, dim, room.wide_lines, kind, form)
         widen(v_lines, skip, room.wide + TILE * dim * element, dim, room.wide_lines + TILE * 8, kind, form)
         k_lines, v_lines, skip = room.wide_lines, room.wide_lines + TILE * 8, 0
-    pack_keys(k_lines, skip, room.key_tile, dim, form)
+    pack_keys(k_lines, skip, room.key_tile, dim, held, form)
     pack_values(v_lines, skip, room.value_tile, dim, width, held, form)
     # Queries before the tile do not see it, nor do those whose window has left it.
     begin = max(0, tile - job.position) * group if shape.causal else 0
@@ -289,6 +289,9 @@ def paged_attention(q: int, q_stride: int, keys: int, values: int, row_stride: i
                 if tile + TILE < last:
                     find(pages, job.sequence, tile + TILE, min(TILE, last - tile - TILE), page_size, page_stride * size,
                          row_stride * size, keys + start, values + start, k_next, v_next)  # fmt: skip
+                held, row = min(TILE, last - tile), job.some_heads * shape.dim * size
+                bring(k_lines, held, row, room.factors)
+                bring(v_lines, held, row, room.factors)
                 # Each head asks for its share of the next tile's keys, of which all heads lie side by side.
                 share = TILE // job.some_heads if job.some_heads == shape.kv_heads and tile + TILE < last else 0
                 for h in range(job.some_heads):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+import numpy as np
 from numba.extending import overload
 
-from ._lanes import WIDTH
+from ._lanes import WIDTH, load_lanes, splat, store_lanes
 from ._tile import interleave_16, interleave_32, turn_square
-from .compiled import WHOLE, WORD, at, load, store
+from .compiled import REAL, WHOLE, WORD, at, load, store
 
 TILE = 64
 """Keys of a tile."""
@@ -55,6 +56,17 @@ def _copy(out: Any, i: Any, source: Any, j: Any, count: Any) -> Any:
 
 
 @numba.njit(error_model="numpy")
+def bring(lines: int, held: int, size: int, sums: int) -> None:
+    """Read `size` bytes at each of `held` addresses, one row after the other, before they are needed out of order: a core brings
+    by itself what follows in a stream, and waits for what does not. `sums`: 64 bytes that nobody reads."""
+    places, total = at(lines, WHOLE), splat(np.float32(0.0))
+    for t in range(held):
+        for i in range(0, size - 63, 64):
+            total = total + load_lanes(places[t] + i, REAL)
+    store_lanes(sums, total, REAL)
+
+
+@numba.njit(error_model="numpy")
 def widen(lines: int, skip: int, out: int, dim: int, made_lines: int, kind: Any, form: Any) -> None:
     """Convert the rows of a tile, `skip` bytes after 64 addresses, and write the addresses of the converted ones."""
     places, made = at(lines, WHOLE), at(made_lines, WHOLE)
@@ -63,23 +75,24 @@ def widen(lines: int, skip: int, out: int, dim: int, made_lines: int, kind: Any,
         made[t] = out + t * dim * form.itemsize
 
 
-def pack_keys(lines: int, skip: int, out: int, dim: int, form: Any) -> None:
-    """In a kernel: the keys of a tile, `skip` bytes after 64 addresses, as `(words of a key, key)`."""
+def pack_keys(lines: int, skip: int, out: int, dim: int, held: int, form: Any) -> None:
+    """In a kernel: the keys of a tile, `skip` bytes after its addresses, as `(words of a key, key)`; where there is no key,
+    after the `held`, it may hold anything."""
 
 
 @overload(pack_keys, strict=False)
-def _pack_keys(lines: Any, skip: Any, out: Any, dim: Any, form: Any) -> Any:
+def _pack_keys(lines: Any, skip: Any, out: Any, dim: Any, held: Any, form: Any) -> Any:
     per_word = 2 if form.dtype == numba.types.uint16 else 1
 
-    def packed(lines: int, skip: int, out: int, dim: int, form: Any) -> None:
+    def packed(lines: int, skip: int, out: int, dim: int, held: int, form: Any) -> None:
         count = dim // per_word
         whole = count // WIDTH * WIDTH
-        for key in range(0, TILE, WIDTH):
+        for key in range(0, held, WIDTH):
             for word in range(0, whole, WIDTH):
                 turn_square(lines + 8 * key, skip + 4 * word, out + 4 * (word * TILE + key), 4 * TILE)
         if whole < count:
             made, places = at(out, WORD), at(lines, WHOLE)
-            for key in range(TILE):
+            for key in range(held):
                 line = at(places[key] + skip, WORD)
                 for word in range(whole, count):
                     made[word * TILE + key] = line[word]
