@@ -25,7 +25,7 @@ from sdk.layers.base import Kernel
 from sdk.layers.linear import Linear
 
 from ..errors import InvalidConfigError
-from . import sampling
+from . import sampling, sampling_few
 from .linear import PackedLinear
 from .sampling import Draw, Penalise
 
@@ -81,7 +81,7 @@ def _sampling(device: torch.device) -> Any:
         except ImportError:  # said by `triton_kernels`
             return sampling
         return triton_sampling
-    return sampling
+    return sampling_few if device.type == "cpu" and asked_form() in (None, "compiled") else sampling
 
 
 def _wants_triton(device: torch.device) -> bool:

@@ -64,27 +64,19 @@ def penalise(
     logits[rows, ids] = values
 
 
+def scale(logits: Tensor, temperature: Tensor) -> Tensor:
+    """Logits as differences from each row's maximum, divided by its temperature; as differences, a tiny one does not overflow."""
+    return (logits - logits.max(dim=-1, keepdim=True).values) / temperature.float().clamp(min=1e-6)[:, None]
+
+
 def draw(logits: Tensor, draws: Draws) -> Tensor:
     """See `Draw`. Of equal logits the one with the lower id counts as the likelier."""
-    # Rows of one top_k together: which of equal logits are kept must not depend on what other rows ask for.
-    kinds = np.unique(draws.top_k)
-    if len(kinds) == 1:
-        return _draw(logits, draws, int(kinds[0]))
-    out = torch.empty(len(draws), dtype=torch.int64, device=logits.device)
-    for top_k in kinds:
-        rows = np.flatnonzero(draws.top_k == top_k)
-        at = send(rows, logits.device)
-        out.index_copy_(0, at, _draw(logits.index_select(0, at), draws.some(rows), int(top_k)))
-    return out
-
-
-def _draw(logits: Tensor, draws: Draws, top_k: int) -> Tensor:
-    temperature, top_p, min_p, u = (
-        send(x, logits.device) for x in (draws.temperature, draws.top_p, draws.min_p, draws.u)
+    temperature, top_k, top_p, min_p, u = (
+        send(x, logits.device) for x in (draws.temperature, draws.top_k, draws.top_p, draws.min_p, draws.u)
     )
-    # Divided as differences from the maximum: a tiny temperature must not overflow.
-    scaled = (logits - logits.max(dim=-1, keepdim=True).values) / temperature.float().clamp(min=1e-6)[:, None]
-    ordered, ids = torch.topk(scaled, top_k, dim=-1) if top_k else scaled.sort(dim=-1, descending=True, stable=True)
+    ordered, ids = scale(logits, temperature).sort(dim=-1, descending=True, stable=True)
+    place = torch.arange(logits.shape[-1], device=logits.device)
+    ordered = ordered.masked_fill((top_k[:, None] > 0) & (place >= top_k[:, None]), -torch.inf)
     cumulative = ordered.double().softmax(dim=-1).cumsum(dim=-1)
     # Tokens up to the first whose cumulative probability reaches top_p stay: always at least one. The likeliest has
     # the logarithm 0 here, so min_p is a bound on the rest; it keeps the first, too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,13 @@ from core.kernels import sampling
 from core.kernels.sampling import Draws
 from tests.kernels.grid import device_of
 
-triton_sampling = pytest.importorskip("core.kernels.triton.sampling")
-DEVICE = device_of("triton")
+FORMS = {"compiled": "core.kernels.sampling_few", "triton": "core.kernels.triton.sampling"}
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip(FORMS[request.param])
+    return str(request.param)
 
 
 def draws(rows: int, **asked: Any) -> Draws:
@@ -28,8 +34,8 @@ def logits(rows: int, vocab: int, seed: int = 0) -> Tensor:
     return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * 3
 
 
-def both(scores: Tensor, asked: Draws) -> tuple[list[int], list[int]]:
-    found = triton_sampling.draw(scores.to(DEVICE), asked)
+def both(form: str, scores: Tensor, asked: Draws) -> tuple[list[int], list[int]]:
+    found = import_module(FORMS[form]).draw(scores.to(device_of(form)), asked)
     return found.tolist(), sampling.draw(scores, asked).tolist()
 
 
@@ -40,6 +46,7 @@ WISHES = [
     {"top_k": 1},
     {"top_k": 5},
     {"top_k": 50, "top_p": 0.9},
+    {"top_k": 600, "top_p": 0.3},
     {"top_p": 0.6},
     {"top_p": 1e-9},
     {"min_p": 0.1},
@@ -50,26 +57,26 @@ WISHES = [
 
 @pytest.mark.parametrize("asked", WISHES, ids=str)
 @pytest.mark.parametrize("vocab", [1, 2, 100, 1500])
-def test_a_search_draws_what_a_sort_does(asked: dict[str, Any], vocab: int) -> None:
+def test_a_search_draws_what_a_sort_does(form: str, asked: dict[str, Any], vocab: int) -> None:
     if asked.get("top_k", 0) >= vocab:
         asked = {**asked, "top_k": 0}  # what the sampler makes of it
-    ours, expected = both(logits(1, vocab).expand(8, -1), draws(8, **asked))
+    ours, expected = both(form, logits(1, vocab).expand(8, -1), draws(8, **asked))
     assert ours == expected
 
 
-def test_rows_ask_for_different_things() -> None:
+def test_rows_ask_for_different_things(form: str) -> None:
     wishes = [draws(1, **asked) for asked in WISHES]
     fields = ("temperature", "top_k", "top_p", "min_p")
     joined = {name: np.concatenate([getattr(w, name) for w in wishes]) for name in fields}
-    ours, expected = both(logits(len(wishes), 700), Draws(**joined, u=np.linspace(0, 0.99, len(wishes))))
+    ours, expected = both(form, logits(len(wishes), 700), Draws(**joined, u=np.linspace(0, 0.99, len(wishes))))
     assert ours == expected
 
 
 @pytest.mark.parametrize("asked", [{}, {"top_k": 3}, {"top_p": 0.5}, {"top_k": 7, "top_p": 0.8}], ids=str)
-def test_among_equal_logits_the_lower_id_comes_first(asked: dict[str, Any]) -> None:
+def test_among_equal_logits_the_lower_id_comes_first(form: str, asked: dict[str, Any]) -> None:
     """Each row draws another place of the distribution, so every token that may come does."""
     scores = torch.tensor([1.0, 2.0, 2.0, 0.0, 2.0, 1.0, 2.0, 0.0]).expand(64, -1)
-    found = triton_sampling.draw(scores.to(DEVICE), draws(64, **asked)).cpu()
+    found = import_module(FORMS[form]).draw(scores.to(device_of(form)), draws(64, **asked)).cpu()
     weights = scores[0].softmax(-1).sort(descending=True, stable=True)
     most = asked.get("top_k", 8)
     share = weights.values[:most] / weights.values[:most].sum()
@@ -77,30 +84,40 @@ def test_among_equal_logits_the_lower_id_comes_first(asked: dict[str, Any]) -> N
     assert set(found.tolist()) == set(weights.indices[:kept].tolist())
 
 
-def test_forbidden_tokens_are_never_drawn() -> None:
+@pytest.mark.parametrize("asked", [{}, {"top_p": 0.5}, {"min_p": 0.9}], ids=str)
+def test_equal_logits_where_few_are_sorted(asked: dict[str, Any]) -> None:
+    """More equal ones than are sorted, then some that are likelier than they."""
+    scores = torch.zeros(2000)
+    for likelier in ([], [1999, 700, 3]):
+        scores[likelier] = torch.tensor([2.0, 9.0, 2.0])[: len(likelier)]
+        ours, expected = both("compiled", scores.expand(50, -1), draws(50, **asked))
+        assert ours == expected
+
+
+def test_forbidden_tokens_are_never_drawn(form: str) -> None:
     scores = logits(16, 300)
     scores[:, ::2] = -torch.inf
-    ours, expected = both(scores, draws(16, temperature=1.5))
+    ours, expected = both(form, scores, draws(16, temperature=1.5))
     assert ours == expected
     assert all(token % 2 for token in ours)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_row_without_numbers_draws_something_of_the_vocabulary(value: float) -> None:
+def test_a_row_without_numbers_draws_something_of_the_vocabulary(form: str, value: float) -> None:
     scores = logits(2, 50)
     scores[0] = value
-    for found in both(scores, draws(2, top_k=5, top_p=0.9)):
+    for found in both(form, scores, draws(2, top_k=5, top_p=0.9)):
         assert 0 <= found[0] < 50
-    assert both(scores[1:], draws(1))[0] == both(scores[1:], draws(1))[1]
+    assert both(form, scores[1:], draws(1))[0] == both(form, scores[1:], draws(1))[1]
 
 
-def test_penalties_on_the_tokens_of_each_row() -> None:
+def test_penalties_on_the_tokens_of_each_row(form: str) -> None:
     scores = logits(3, 40)
     rows, ids = torch.tensor([0, 0, 2, 2, 2]), torch.tensor([3, 39, 0, 7, 3])
     times = torch.tensor([0.0, 1, 2, 0, 5])
     others = (torch.tensor([1.3] * 5), torch.tensor([0.5] * 5), torch.tensor([0.2, 0.2, 0.0, 0.0, 0.0]))
-    ours, expected = scores.clone().to(DEVICE), scores.clone()
-    triton_sampling.penalise(ours, *(x.to(DEVICE) for x in (rows, ids, times, *others)))
+    ours, expected = scores.clone().to(device_of(form)), scores.clone()
+    import_module(FORMS[form]).penalise(ours, *(x.to(device_of(form)) for x in (rows, ids, times, *others)))
     sampling.penalise(expected, rows, ids, times, *others)
     torch.testing.assert_close(ours.cpu(), expected)
     assert (expected != scores).sum() == 5
