@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 _UNFINISHED = "�"
+
+
+def _decoder(tokenizer: Any) -> Callable[..., str]:
+    """A tokenizer's `decode`, without the look at every id that it takes to learn that they are a list of ints."""
+    if getattr(type(tokenizer), "decode", None) is PreTrainedTokenizerBase.decode:
+        return tokenizer._decode  # type: ignore[no-any-return]
+    return tokenizer.decode  # type: ignore[no-any-return]
 
 
 class Detokenizer:
@@ -31,7 +40,7 @@ class Detokenizer:
         skip_special_tokens: bool = True,
         min_tokens: int = 0,
     ) -> None:
-        self.tokenizer, self.stops, self.min_tokens = tokenizer, tuple(stops), min_tokens
+        self._ids_to_text, self.stops, self.min_tokens = _decoder(tokenizer), tuple(stops), min_tokens
         self.keep_stop, self.skip_special_tokens = keep_stop, skip_special_tokens
         self.text = ""
         self.stopped_by: str | None = None
@@ -39,7 +48,7 @@ class Detokenizer:
         self._context, self._done, self._sent = 0, 0, 0
 
     def _decode(self, ids: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(
+        text: str = self._ids_to_text(
             ids, skip_special_tokens=self.skip_special_tokens, clean_up_tokenization_spaces=False
         )
         return text

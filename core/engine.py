@@ -179,18 +179,19 @@ class Engine:
         for request, found in result.prompt_logprobs:
             after = request.token_ids[len(request.prompt_logprobs) + 1 :]
             request.prompt_logprobs += [self._logprobs(t, p) for t, p in zip(after, found)]
-        for row, request in enumerate(result.requests):
+        tokens = sampled.tokens.tolist() if sampled is not None else []
+        for row, (request, token) in enumerate(zip(result.requests, tokens)):
             assert sampled is not None
             if request.finished:
                 continue  # broken, above
             changed.append(request)
-            if sampled.bad[row]:
+            if request.request_id in bad:
                 self._fail_numbers(request)
                 continue
             if row in sampled.failed:
                 self._fail(request, sampled.failed[row])
                 continue
-            self._append(request, int(sampled.tokens[row]), now)
+            self._append(request, token, now)
             if row in sampled.logprobs:
                 request.logprobs.append(self._logprobs(request.token_ids[-1], sampled.logprobs[row]))
         return changed

@@ -188,7 +188,8 @@ class Scheduler:
         request, stop = scheduled.request, scheduled.start + scheduled.count
         step.plan.append(scheduled)
         step.tokens, step.rows = step.tokens - scheduled.count, step.rows - rows
-        step.encoding.update(request.items[i].key for i in scheduled.encode)
+        if scheduled.encode:
+            step.encoding.update(request.items[i].key for i in scheduled.encode)
         if scheduled.encode_state and self.states is not None and request.encoder_item is not None:
             step.encoding.add(request.encoder_item.key)
             step.rows -= self.states.rows
@@ -310,6 +311,8 @@ class Scheduler:
 
     def _chunk(self, request: Request, start: int, limit: int, step: _Step) -> tuple[int, tuple[int, ...], int]:
         """How many tokens of a sequence the step computes, which items it encodes for them, and how many rows these are."""
+        if start >= request.prompt_len:
+            return limit, (), 0
         stop = start + limit
         whole = self._whole_around(request, stop)
         if whole is not None:
@@ -319,7 +322,7 @@ class Scheduler:
             stop = first if first > start else last if turn else start
         encode: list[int] = []
         used = 0
-        for i in request.items_between(start, stop) if request.items and start < request.prompt_len else ():
+        for i in request.items_between(start, stop) if request.items else ():
             rows = self._rows_to_encode(request, i, step)
             if rows is None:
                 continue

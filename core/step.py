@@ -85,27 +85,6 @@ class AttentionGroup:
         return found
 
 
-class StepStates:
-    """Which encoder states the tokens of a step attend over.
-
-    Attributes:
-        states: `(tokens,)` each token's state.
-        lengths: `(tokens,)` rows of that state.
-        watched: Whether somebody wants to see how a part of them attends.
-    """
-
-    def __init__(self, states: Ints, lengths: Ints, *, watched: bool) -> None:
-        self.states, self.lengths, self.watched = states, lengths, watched
-        self.max_length = int(lengths.max())
-        self._pages: dict[int, Ints] = {}
-
-    def pages(self, per_state: int) -> Ints:
-        """`(tokens, per_state)`: the pages of each token's state, where a state takes so many, end to end."""
-        if per_state not in self._pages:
-            self._pages[per_state] = self.states[:, None] * per_state + np.arange(per_state)
-        return self._pages[per_state]
-
-
 @dataclass
 class StepTensors:
     """What a step's kernels read.
@@ -120,7 +99,7 @@ class StepTensors:
         places: Where what is made later goes.
         pages: `(slots, pages)` int32, the page table.
         sample_rows: `(sampled,)` rows whose hidden states become logits.
-        states: What cross-attention reads; None for a model without.
+        watched: Whether somebody wants to see how some of the tokens attend over encoder states.
     """
 
     order: list[Scheduled]
@@ -134,7 +113,7 @@ class StepTensors:
     places: Places
     pages: Tensor
     sample_rows: Tensor
-    states: StepStates | None = None
+    watched: bool = False
     _rotary: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @cached_property
@@ -210,10 +189,8 @@ class StepBuilder:
         self.tokens = np.zeros((max_num_seqs, max_model_len + 1), dtype=np.int32)
         self.pages = np.zeros((max_num_seqs, -(-max_model_len // page_size) + 1), dtype=np.int32)
         self.table = PageTable(self.pages, device)
-        self._known = np.zeros(max_num_seqs, dtype=np.int64)
-        self._num_pages = np.zeros(max_num_seqs, dtype=np.int64)
+        self._known, self._num_pages, self._admission = ([0] * max_num_seqs for _ in range(3))
         self._owner: list[weakref.ref[Request] | None] = [None] * max_num_seqs
-        self._admission = np.zeros(max_num_seqs, dtype=np.int64)
 
     def _refresh(self, plan: Sequence[Scheduled]) -> None:
         """Bring the rows of the scheduled sequences up to date."""
@@ -232,7 +209,7 @@ class StepBuilder:
             if have < pages:
                 self.pages[slot, have:pages] = request.pages[have:]
                 self._num_pages[slot] = pages
-                self.table.changed(slot, int(have), pages)
+                self.table.changed(slot, have, pages)
         self.table.send()
 
     def _tensor(self, values: NDArray[np.int64]) -> Tensor:
@@ -266,7 +243,7 @@ class StepBuilder:
             places=self.places,
             pages=self.table.tensor,
             sample_rows=self._tensor((firsts + counts - 1)[samples]),
-            states=_states(ordered, counts),
+            watched=_watched(ordered),
         )
 
     def _group_keys(self, starts: Ints, counts: Ints) -> Ints:
@@ -303,10 +280,7 @@ class StepBuilder:
         return groups
 
 
-def _states(order: Sequence[Scheduled], counts: Ints) -> StepStates | None:
+def _watched(order: Sequence[Scheduled]) -> bool:
     if order[0].request.encoder_item is None:
-        return None
-    states = np.array([s.request.state for s in order], dtype=np.int64)
-    lengths = np.array([s.request.state_len for s in order], dtype=np.int64)
-    watched = any(s.request.cross_attention_heads and s.start < s.request.prompt_len for s in order)
-    return StepStates(np.repeat(states, counts), np.repeat(lengths, counts), watched=watched)
+        return False
+    return any(s.request.cross_attention_heads and s.start < s.request.prompt_len for s in order)

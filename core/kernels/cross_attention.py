@@ -41,8 +41,7 @@ class StateAttention:
 
     def __call__(self, q: Tensor, encoder_states: Tensor | None = None) -> Tensor:
         step = self.step.tensors
-        assert step.states is not None
-        if step.states.watched:
+        if step.watched:
             self._show(q, step)
         if self.compiled is not None and self.compiled.reads(q):
             return self.compiled(step, q)

@@ -15,15 +15,15 @@ class CompiledRMSNorm:
     """Fills one `sdk.layers.RMSNorm`; inputs it cannot read go to the reference."""
 
     def __init__(self, layer: RMSNorm) -> None:
-        self.layer, self.kind = layer, kind_of(layer.weight.dtype)
+        self.layer, self.dtype, self.kind = layer, layer.weight.dtype, kind_of(layer.weight.dtype)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         layer, n = self.layer, x.shape[-1]
         # Rows by themselves, or the heads of each token side by side, as a fused projection leaves them.
         lines = x.shape[1] if x.ndim == 3 else 1
-        side_by_side = x.ndim == 2 or (x.ndim == 3 and x.stride(1) == n)
-        readable = side_by_side and supports(x, layer.weight)
-        if not readable or (residual is not None and not (residual.is_contiguous() and supports(residual, x))):
+        side_by_side = x.stride(-1) == 1 and (x.ndim == 2 or (x.ndim == 3 and x.stride(1) == n))
+        readable = side_by_side and x.dtype is self.dtype
+        if not readable or (residual is not None and not (residual.is_contiguous() and residual.dtype is self.dtype)):
             return layer.reference(x, residual)
         out = torch.empty(x.shape, dtype=x.dtype)
         total = torch.empty_like(out) if residual is not None else None
