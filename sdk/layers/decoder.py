@@ -43,14 +43,14 @@ class Decoder(nn.Module):
 
     Args:
         config: Its `vocab_size` and `hidden_size`.
-        rotary: What the blocks share; it is registered here.
+        rotary: What the blocks share; it is registered here. None: they need none.
         blocks: Called as `PreNormBlock` is.
         norm: The last norm.
 
     Shapes: positions `(tokens,)`, embeddings x `(tokens, hidden)` → `(tokens, hidden)`.
     """
 
-    def __init__(self, config: Any, rotary: RotaryEmbedding, blocks: Iterable[nn.Module], norm: RMSNorm) -> None:
+    def __init__(self, config: Any, rotary: RotaryEmbedding | None, blocks: Iterable[nn.Module], norm: RMSNorm) -> None:
         super().__init__()
         self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size)
         self.rotary_emb = rotary

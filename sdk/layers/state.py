@@ -58,7 +58,7 @@ class StateLayer(Layer):
         """Compute the next tokens of some sequences, and put their new states in the place of the old ones.
 
         Args:
-            inputs: What `recur` was given, as `(sequences, n, …)`.
+            *inputs: What `recur` was given, as `(sequences, n, …)`.
             state: Name → `(sequences, *shape)`; `state["name"] = …` replaces it.
 
         Returns:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sdk import CausalLM, WeightMap
 from sdk.layers import (
     Attention,
+    Decoder,
     Experts,
     GatedMLP,
     MambaMixer,
@@ -16,7 +17,6 @@ from sdk.layers import (
     RMSNorm,
     RowParallelLinear,
     TopKRouter,
-    VocabParallelEmbedding,
 )
 
 
@@ -26,7 +26,7 @@ class JambaAttention(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.hidden_size
-        head_dim = size // heads
+        head_dim = getattr(config, "head_dim", None) or size // heads
         self.qkv_proj = QKVParallelLinear(size, head_dim, heads, kv_heads, bias=False)
         self.attn = Attention(heads, head_dim, num_kv_heads=kv_heads)
         self.o_proj = RowParallelLinear(heads * head_dim, size, bias=False)
@@ -66,43 +66,30 @@ def build_mamba(config: Any) -> MambaMixer:
 
 
 class JambaBlock(nn.Module):
-    """Mamba or attention, then one MLP or experts, each behind a norm; x and residual as `PreNormBlock` threads them."""
+    """Mamba or attention, then one MLP or experts, each behind a norm, with the residual stream of `PreNormBlock`. Order is in
+    the states: positions are not used."""
 
     def __init__(self, config: Any, kind: str, num_experts: int) -> None:
         super().__init__()
         size, eps = config.hidden_size, config.rms_norm_eps
         self.mixer = JambaAttention(config) if kind == "attention" else build_mamba(config)
-        mlp = GatedMLP(size, config.intermediate_size, config.hidden_act)
-        self.feed_forward = JambaExperts(config) if num_experts > 1 else mlp
+        self.feed_forward = (
+            JambaExperts(config) if num_experts > 1 else GatedMLP(size, config.intermediate_size, config.hidden_act)
+        )
         self.input_layernorm, self.pre_ff_layernorm = RMSNorm(size, eps), RMSNorm(size, eps)
 
-    def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, positions: Tensor, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         x, residual = self.input_layernorm.join(x, residual)
         x, residual = self.pre_ff_layernorm.join(self.mixer(x), residual)
         return self.feed_forward(x), residual
 
 
-class JambaDecoder(nn.Module):
-    """The embedding, the blocks and the last norm; order is in the states, so positions are not used."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size)
-        kinds = zip(config.layers_block_type, config.layers_num_experts)
-        self.layers = nn.ModuleList(JambaBlock(config, kind, num_experts) for kind, num_experts in kinds)
-        self.final_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-
-    def forward(self, positions: Tensor, x: Tensor) -> Tensor:
-        residual: Tensor | None = None
-        for layer in self.layers:
-            x, residual = layer(x, residual)
-        return self.final_layernorm.join(x, residual)[0]
-
-
 class JambaForCausalLM(CausalLM):
     """Jamba v0.1, 1.5 and 1.6, Jamba Mini and Large."""
 
-    weight_map = WeightMap(rename=[(r"\.(self_attn|mamba)\.", ".mixer.")])
+    weight_map = WeightMap(rename=[(r"\.(self_attn|mamba)\.", ".mixer."), (r"\bfinal_layernorm\.", "norm.")])
 
-    def build_decoder(self, config: Any) -> JambaDecoder:
-        return JambaDecoder(config)
+    def build_decoder(self, config: Any) -> Decoder:
+        kinds = zip(config.layers_block_type, config.layers_num_experts)
+        blocks = (JambaBlock(config, kind, num_experts) for kind, num_experts in kinds)
+        return Decoder(config, None, blocks, RMSNorm(config.hidden_size, config.rms_norm_eps))

@@ -7,36 +7,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from sdk import CausalLM, WeightMap
-from sdk.layers import MambaMixer, MambaMixer2, RMSNorm, VocabParallelEmbedding
+from sdk.layers import Decoder, MambaMixer, MambaMixer2, RMSNorm
 
 
 class MambaBlock(nn.Module):
-    """A mixer behind a norm: x and residual `(tokens, hidden)`, whose sum is the residual stream, → the same."""
+    """A mixer behind a norm, with the residual stream of `PreNormBlock`. What comes before a token is in the states: positions
+    are not used."""
 
-    def __init__(self, mixer: nn.Module, hidden_size: int, eps: float) -> None:
+    def __init__(self, config: Any, mixer: nn.Module) -> None:
         super().__init__()
-        self.norm, self.mixer = RMSNorm(hidden_size, eps), mixer
+        self.norm, self.mixer = RMSNorm(config.hidden_size, config.layer_norm_epsilon), mixer
 
-    def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, positions: Tensor, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         x, residual = self.norm.join(x, residual)
         return self.mixer(x), residual
-
-
-class MambaDecoder(nn.Module):
-    """The embedding, the blocks and the last norm. What comes before a token is in the states, so positions are not used."""
-
-    def __init__(self, config: Any, mixers: list[nn.Module]) -> None:
-        super().__init__()
-        size, eps = config.hidden_size, config.layer_norm_epsilon
-        self.embed_tokens = VocabParallelEmbedding(config.vocab_size, size)
-        self.layers = nn.ModuleList(MambaBlock(mixer, size, eps) for mixer in mixers)
-        self.norm = RMSNorm(size, eps)
-
-    def forward(self, positions: Tensor, x: Tensor) -> Tensor:
-        residual: Tensor | None = None
-        for layer in self.layers:
-            x, residual = layer(x, residual)
-        return self.norm.join(x, residual)[0]
 
 
 class MambaForCausalLM(CausalLM):
@@ -46,8 +30,9 @@ class MambaForCausalLM(CausalLM):
         rename=[(r"^backbone\.", "model."), (r"\bembeddings?\.weight", "embed_tokens.weight"), (r"\bnorm_f\.", "norm.")]
     )
 
-    def build_decoder(self, config: Any) -> MambaDecoder:
-        return MambaDecoder(config, [self.build_mixer(config) for _ in range(config.num_hidden_layers)])
+    def build_decoder(self, config: Any) -> Decoder:
+        blocks = (MambaBlock(config, self.build_mixer(config)) for _ in range(config.num_hidden_layers))
+        return Decoder(config, None, blocks, RMSNorm(config.hidden_size, config.layer_norm_epsilon))
 
     def build_mixer(self, config: Any) -> nn.Module:
         """What stands in the place of attention: `(tokens, hidden) -> (tokens, hidden)`."""
