@@ -14,6 +14,9 @@ from .quantization import QUANTIZATION_HELP, parse_quantization
 
 def explain(
     model: Annotated[str, typer.Argument(help="Folder in HF layout (config.json is enough), hub id, or demo/….")],
+    task: Annotated[
+        str | None, typer.Option("--task", help="embed: what it would be to make vectors with a model that generates.")
+    ] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     quantization: Annotated[str | None, typer.Option("--quantization", help=QUANTIZATION_HELP)] = None,
@@ -37,6 +40,7 @@ def explain(
     from ..plugins import parse_pins
 
     options: dict[str, Any] = {
+        "task": task,
         "dtype": dtype,
         "device": device,
         "quantization": parse_quantization(quantization) if quantization is not None else None,

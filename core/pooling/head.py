@@ -70,6 +70,7 @@ class PoolingHead:
         lengths = send(np.array([s.count for s in order], dtype=np.int64), self.device)
         asked = [s.request.pooling or PoolingParams(self.tasks[0]) for s in order]
         made = {task: self._made(task, hidden, lengths) for task in dict.fromkeys(params.task for params in asked)}
+        fine = {task: vectors.isfinite().all(dim=-1).tolist() for task, vectors in made.items()}
         found = Pooled([], [], [])
         for row, (scheduled, params) in enumerate(zip(order, asked)):
             request, vector = scheduled.request, made[params.task][row]
@@ -79,10 +80,11 @@ class PoolingHead:
                     param="dimensions",
                 )
                 found.failed.append((request, error))
-            elif not vector.isfinite().all():
+            elif not fine[params.task][row]:
                 found.broken.append(request)
             else:
-                found.vectors.append((request, self._finished(vector, params).numpy()))
+                own = self._finished(vector, params).clone()  # no view of the others, which would stay with it
+                found.vectors.append((request, own.numpy()))
         return found
 
     def _made(self, task: PoolingTask, hidden: Tensor, lengths: Tensor) -> Tensor:
@@ -102,6 +104,6 @@ class PoolingHead:
     def _finished(self, vector: Tensor, params: PoolingParams) -> Tensor:
         if params.task == "embed":
             normalize = self.pooling.normalize if params.normalize is None else params.normalize
-            return finish_embedding(vector, params.dimensions, normalize=normalize).clone()
+            return finish_embedding(vector, params.dimensions, normalize=normalize)
         made: Tensor = class_activation(self.model.config)(vector)
         return made

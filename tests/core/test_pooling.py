@@ -30,7 +30,7 @@ from sdk.layers import VocabParallelEmbedding
 from sdk.pooling import Pooler
 from sdk.testing.reference import assert_close, load_hf
 
-from .conftest import assert_idle
+from .conftest import assert_idle, picture
 
 TEXTS = ["a", "What is shown in the picture?", "the quick brown fox " * 8, "Der schnelle braune Fuchs; 快速的棕色狐狸"]
 EXACT: dict[str, Any] = {"dtype": "float32", "disable_progress": True}
@@ -227,6 +227,23 @@ def test_a_model_that_generates_embeds_by_its_last_state(llama_folder: Path) -> 
         assert_idle(llm)
         with pytest.raises(InvalidRequestError, match="does not generate text here; it is for: embed"):
             llm.generate("x")
+
+
+def test_pictures_are_seen_by_a_vector_too(llava_folder: Path) -> None:
+    from transformers import AutoProcessor
+
+    prompt = {"prompt": "USER: <image>\nWhat is shown? ASSISTANT:", "multi_modal_data": {"image": picture(3)}}
+    inputs = AutoProcessor.from_pretrained(llava_folder, backend="pil")(
+        text=prompt["prompt"], images=picture(3), return_tensors="pt"
+    )
+    with torch.inference_mode():
+        hidden = load_hf(llava_folder)(**inputs, output_hidden_states=True).hidden_states[-1][0]
+    with LLM(str(llava_folder), **EXACT, task="embed") as llm:
+        text, seen = llm.embed(["USER: What is shown? ASSISTANT:", prompt])
+        assert_close(torch.from_numpy(seen.embedding), unit(hidden[-1]))
+        assert np.abs(text.embedding - seen.embedding).max() > 0.01
+        with pytest.raises(InvalidRequestError, match="a text that is paired or cut"):
+            llm.embed(prompt, truncate=True)
 
 
 def test_a_model_that_generates_says_how_to_have_vectors_of_it(llama: LLM, llama_folder: Path) -> None:

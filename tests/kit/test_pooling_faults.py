@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from engine_plugin_bert.model import BertForSequenceClassification, BertModel
-from engine_plugin_bert.plugin import classifier, engine_architectures
+from engine_plugin_bert.plugin import engine_architectures
 from torch import Tensor
 
 from sdk.layers.attention import attention_reference
@@ -18,7 +18,7 @@ Planted = Callable[..., LawResult]
 BERT, CLASSIFIER = (record.name for record in engine_architectures())
 FIELDS: dict[str, dict[str, Any]] = {
     BERT: {"tiny": "engine_plugin_bert.tiny:bert", "capabilities": engine_architectures()[0].capabilities},
-    CLASSIFIER: {"tiny": "engine_plugin_bert.tiny:classifier", "capabilities": classifier},
+    CLASSIFIER: {"tiny": "engine_plugin_bert.tiny:classifier", "capabilities": "engine_plugin_bert.plugin:classifier"},
 }
 
 
@@ -59,10 +59,21 @@ class Remembers(BertModel):
 
     def embed(self, hidden_states: Tensor, lengths: Tensor) -> Tensor:
         made = super().embed(hidden_states, lengths)
-        if self.before is not None and len(made) > 8:
+        if self.before is not None and len(made) > 2:
             made = made + 0.1 * self.before
         self.before = made[:1].clone()
         return made
+
+
+class Keeps(BertModel):
+    """Keeps every embedding that it made."""
+
+    made: list[Tensor]
+
+    def embed(self, hidden_states: Tensor, lengths: Tensor) -> Tensor:
+        found = super().embed(hidden_states, lengths)
+        self.made = [*getattr(self, "made", ()), found]
+        return found
 
 
 class OwnPositions(BertModel):
@@ -81,6 +92,7 @@ class OwnPositions(BertModel):
         (BERT, AllRows, "L4.pooled-engine", "numbers differ", "over all rows instead of over those of a sequence"),
         (BERT, OwnPositions, "L4.pooled-engine", "numbers differ", "forward or the hook computes over all rows"),
         (BERT, Remembers, "L5.pooled-batch", "from those of the text alone", "something kept from another text"),
+        (BERT, Keeps, "L5.pooled-memory", "left tensors behind", "a tensor kept on self"),
     ],
 )
 def test_a_fault_is_caught_with_its_cause(

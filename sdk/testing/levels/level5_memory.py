@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -28,15 +29,20 @@ BLOCK = 4096
 
 @law("L5.memory", "Requests leave nothing behind: memory does not grow with their number.", needs=("L5.paged",))
 def memory(subject: Subject) -> str:
+    return keeps_nothing(subject, _ask)
+
+
+def keeps_nothing(subject: Subject, ask: Callable[[Subject, int], str]) -> str:
+    """Ask round after round, and look at what is left: `ask` does so with what was not asked before, and says what it was."""
     gc.collect()
     gc.freeze()  # what is there already is not looked at again
     tracemalloc.start()
     try:
         for number in range(WARM_UP):
-            _ask(subject, number)
+            ask(subject, number)
         tensors, blocks = [_live_tensors()], [_block_bytes()]
         for number in range(WARM_UP, WARM_UP + ROUNDS):
-            asked = _ask(subject, number)
+            asked = ask(subject, number)
             tensors.append(_live_tensors())
             blocks.append(_block_bytes())
     finally:

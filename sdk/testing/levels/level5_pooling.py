@@ -8,6 +8,7 @@ from ..law import Broken, law
 from ..pooled import LONG, tasks_of, texts
 from ..runtime import Settings
 from ..samples import random_ids
+from .level5_memory import keeps_nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,4 +55,20 @@ def _apart(alone: Tensor, among: Tensor) -> str:
     return "" if worst <= bound else f"numbers differ by up to {worst:.2g} from those of the text alone"
 
 
-LAWS = (pooled_batch,)
+@law(
+    "L5.pooled-memory",
+    "Texts leave nothing behind: memory does not grow with their number.",
+    needs=("L5.pooled-batch",),
+)
+def pooled_memory(subject: Subject) -> str:
+    return keeps_nothing(subject, _ask)
+
+
+def _ask(subject: Subject, number: int) -> str:
+    """A text that was not asked before."""
+    for task in tasks_of(subject):
+        subject.opened.pool([random_ids(subject, 37, seed=500 + number)], task)
+    return "a text"
+
+
+LAWS = (pooled_batch, pooled_memory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sdk import Model, ModelContext, SupportsPooling, WeightMap
@@ -58,7 +59,8 @@ class BertEmbeddings(nn.Module):
         self.norm = bert_norm(config)
 
     def forward(self, words: Tensor, positions: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        types = positions.new_zeros(positions.shape) if token_type_ids is None else token_type_ids
+        types = torch.zeros_like(positions) if token_type_ids is None else token_type_ids
+        types = types.clamp(max=self.token_type_embeddings.num_embeddings - 1)  # a tokenizer may tell more texts apart
         return self.norm(words + self.token_type_embeddings(types) + self.position_embeddings(positions))
 
 
