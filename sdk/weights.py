@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from .errors import MissingWeightsError, UnexpectedWeightsError, WeightsError, WeightsShapeError
 
+__all__ = ["WeightMap", "load_weights"]
+"""What authors use; the rest is for the engine and the kit."""
+
 LISTED = 20
 """How many names an error lists."""
 
