@@ -30,6 +30,9 @@ def serve(
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos/--no-ignore-eos", help="Have every answer be as long as it may.")
     ] = True,
+    warmup: Annotated[
+        int | None, typer.Option("--warmup", min=0, help="Requests that are not counted; left out, one a client.")
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that a request may take.")] = 600.0,
     seed: Annotated[int, typer.Option("--seed", help="Of what is asked.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -46,7 +49,8 @@ def serve(
         with Talk(endpoint) as talk:
             model = str(talk.models()[0]["id"])
     size = _size(image_size)
-    work = Work(model, requests, concurrency, input_len, output_len, images, size, ignore_eos, timeout, seed)
+    warmup = concurrency if warmup is None else warmup
+    work = Work(model, requests, concurrency, input_len, output_len, images, size, ignore_eos, warmup, timeout, seed)
     found = figures(work, asyncio.run(_with_progress(Load(endpoint, work), requests)))
     print(json.dumps(found, indent=2)) if as_json else _show(found)
     return 1 if found["failed"] else 0
@@ -65,7 +69,8 @@ async def _with_progress(load: Load, total: int) -> Any:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("requests", total=total)
         return await load.run(lambda sample: progress.advance(bar))
 

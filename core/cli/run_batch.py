@@ -81,9 +81,9 @@ class _Progress:
         from rich.console import Console
         from rich.progress import MofNCompleteColumn, Progress
 
-        self._bar = Progress(
-            *Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
-        )
+        console = Console(stderr=True)
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task: Any = None
         return self
 

@@ -37,6 +37,7 @@ class Work:
         images: Pictures with each prompt, of noise.
         image_size: Their width and height.
         ignore_eos: Have answers go on until they have their length. Servers of vLLM's family know it, and so do we.
+        warmup: Requests before the clock starts, side by side: a server's first ones may have it make things ready.
         timeout: Seconds that a request may take.
         seed: Of what is asked: with one seed the same requests are sent.
     """
@@ -49,6 +50,7 @@ class Work:
     images: int = 0
     image_size: tuple[int, int] = (336, 336)
     ignore_eos: bool = True
+    warmup: int = 0
     timeout: float = 600.0
     seed: int = 0
 
@@ -98,6 +100,8 @@ class Load:
         options = {**self.endpoint.client_options(), "timeout": self.work.timeout, "limits": limits}
         async with httpx2.AsyncClient(**options) as http:
             self._words = await self._words_of_a_prompt(http)
+            warming = (self._ask(http, self._body(self.work.requests + i)) for i in range(self.work.warmup))
+            await asyncio.gather(*warming)
             numbers = iter(range(self.work.requests))
             samples: list[Sample] = []
 

@@ -116,7 +116,7 @@ export class Chat {
     text.replaceChildren(rich(said || "(nothing)"));
     const copying = button("Copy", () => copy(said, copying));
     this.#follow(() => answer.append(make("div", { className: "row" },
-      make("span", { className: "speed", textContent: `${clock.told()} · ${this.model.plugin}` }), copying)));
+      make("span", { className: "speed", textContent: clock.told(this.model.plugin) }), copying)));
   }
 
   #all(messages) {
@@ -209,7 +209,8 @@ class Clock {
     this.usage = chunk.usage ?? this.usage;
   }
 
-  told() {
+  /** In a line, with who answered. */
+  told(plugin) {
     const facts = [];
     if (this.first !== null) facts.push(`first token after ${seconds(this.first - this.start)}`);
     const tokens = this.usage?.completion_tokens ?? 0;
@@ -221,7 +222,7 @@ class Clock {
     if (this.usage) facts.push(`${this.usage.prompt_tokens} + ${tokens} tokens`);
     if (this.reason === "length") facts.push("cut off: no room for more tokens");
     else if (this.reason && this.reason !== "stop") facts.push(this.reason);
-    return facts.join(" · ");
+    return [...facts, plugin].join(" · ");
   }
 }
 

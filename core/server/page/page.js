@@ -63,7 +63,8 @@ async function choose(model) {
   for (const { of } of able) of.show(model, about.example);
   $("tasks").hidden = able.length < 2;
   if (able.length) show(able.includes(view) ? view : able[0]);
-  else complain(`${model.id} is for ${model.tasks.join(", ")}, which this page has no view for.`);
+  else if (model.tasks.includes("generate")) complain(`${model.id} has no chat template: engine serve --chat-template gives it one. POST /v1/completions continues texts.`);
+  else complain(`${model.id} is for ${model.tasks.join(", ")}, which this page has no view for: see /v1/models.`);
 }
 
 function show(next) {

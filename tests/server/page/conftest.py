@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_plugin_llava.tiny import llava as make_tiny
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -19,6 +18,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from core.demos import find_demo
 
+from ..endless import make_endless
 from ..http.conftest import PATIENCE, Served
 
 KEY = "sk-page"
@@ -101,9 +101,9 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture(scope="session")
 def eye_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that brings an example, and whose answers are as long as they may be, so that there is something to stop."""
+    """A model that brings an example."""
     folder = tmp_path_factory.mktemp("eye")
-    make_tiny(0, folder)
+    make_endless(folder)
     shown = find_demo("demo/llava")
     assert shown is not None
     for name in ("example.json", "example.png"):

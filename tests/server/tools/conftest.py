@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_plugin_llava.tiny import llava as make_tiny
 
 from core import AsyncLLM
 from core.server.client import EngineStats
@@ -16,6 +15,7 @@ from core.server.models import Models
 from core.server.start import served_model
 from core.server.supervisor import State
 
+from ..endless import make_endless
 from ..http.conftest import Served
 
 KEY = "sk-tools"
@@ -23,9 +23,8 @@ KEY = "sk-tools"
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that goes on until its answer is as long as it may be."""
     folder = tmp_path_factory.mktemp("tiny")
-    make_tiny(0, folder)
+    make_endless(folder)
     return folder
 
 

@@ -169,7 +169,7 @@ def test_pictures_go_with_the_prompts(served: Served, capsys: pytest.CaptureFixt
 
 
 def test_requests_that_fail_are_counted_by_their_error(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["-n", "3", "--input-len", "5000", "--output-len", "4"]
+    asked = ["-n", "3", "--input-len", "20000", "--output-len", "4"]
     assert engine(served, "bench", "serve", *asked) == 1
     assert re.search(r"3 failed:\n  3 × 400 context_length_exceeded: \w+", capsys.readouterr().out)
     assert engine(served, "bench", "serve", "--model", "nobody") == 1
@@ -231,7 +231,7 @@ def other() -> Iterator[str]:
 
 
 def test_a_server_of_another_make_is_measured(other: str, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["-n", "4", "-c", "1", "--input-len", "5", "--model", "m", "--no-ignore-eos", "--json"]
+    asked = ["-n", "4", "-c", "1", "--input-len", "5", "--model", "m", "--no-ignore-eos", "--warmup", "0", "--json"]
     assert run(["bench", "serve", "--url", other, *asked]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["completed"], found["output_tokens"]) == (3, 9)  # events, where nobody counts tokens
