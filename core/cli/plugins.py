@@ -11,6 +11,7 @@ import typer
 
 from ..plugins import Catalog, PluginStatus, parse_pins
 from ..plugins.missing import known_plugins
+from ..plugins.object_claims import scan_objects
 from .output import as_json, pairs, table
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ def list_(
     check: Annotated[bool, typer.Option("--check", help="Import each plugin in a process of its own.")] = False,
     json: Json = False,
 ) -> None:
-    """List the installed plugins. Without --check no plugin code runs; with it, 1 is returned if a plugin is broken."""
+    """List the installed plugins, and the schemes for weights in fewer bits.
+
+    Without --check no plugin code runs; with it, 1 is returned if a plugin is broken.
+    """
     catalog = Catalog.installed()
     plugins = catalog.check() if check else catalog.plugins()
     for note in catalog.notes:
         print(f"note: {note}", file=sys.stderr)
-    print(as_json([plugin.as_json() for plugin in plugins]) if json else _listing(plugins))
+    print(as_json([plugin.as_json() for plugin in plugins]) if json else f"{_listing(plugins)}\n\n{_schemes()}")
     if check and any(plugin.state == "quarantined" for plugin in plugins):
         raise typer.Exit(1)
 
@@ -74,6 +78,14 @@ def _listing(plugins: Sequence[PluginStatus]) -> str:
     reasons = [f"{plugin.distribution}: {plugin.reason}" for plugin in plugins if plugin.reason]
     listing = table(("NAME", "VERSION", "STATE", "ARCHITECTURES", "ORIGIN"), rows)
     return "\n".join([listing, *([""] if reasons else []), *reasons])
+
+
+def _schemes() -> str:
+    """The quantization schemes, ours and those of plugins; as with these, no code runs."""
+    found = sorted(scan_objects("quantization"), key=lambda claim: claim.name)
+    rows = [(claim.name, claim.version, claim.state, claim.distribution) for claim in found]
+    reasons = [f"{claim.name}: {claim.reason}" for claim in found if claim.reason]
+    return "\n".join([table(("SCHEME", "VERSION", "STATE", "BROUGHT BY"), rows), *([""] if reasons else []), *reasons])
 
 
 def _facts(plugin: ResolvedPlugin) -> dict[str, Any]:

@@ -129,7 +129,8 @@ def _fault(error: ValidationError, given: Mapping[str, Any]) -> tuple[str, str]:
 
 def _refused(plugin: ResolvedPlugin, name: str, why: str) -> InvalidConfigError:
     takes = ", ".join(map(str, declared_options(plugin))) or "no options"
+    told = why if why.endswith(("?", ".")) else f"{why}."
     return InvalidConfigError(
-        f"{plugin.describe()}: the plugin option {name!r} {why.rstrip('.')}. {plugin.architecture.name} takes {takes}",
+        f"{plugin.describe()}: the plugin option {name!r} {told} {plugin.architecture.name} takes {takes}",
         param=f"plugin_options.{name}",
     )

@@ -34,7 +34,7 @@ class Probe:
 
 
 def probe(module: str, timeout: float = 60.0) -> Probe:
-    """Import a plugin module in a child process, call its hook, and import its capabilities function."""
+    """Import a plugin module in a child process, call its hook, and import its capabilities function and its options."""
     command = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path), module]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
@@ -73,8 +73,9 @@ def child(module: str) -> None:
         said["architectures"] = [record.name for record in records]
         said["model_types"] = [name for record in records for name in record.model_types]
         for record in records:
-            if isinstance(record.capabilities, str):
-                importlib.import_module(record.capabilities.partition(":")[0])
+            for target in (record.capabilities, record.options):
+                if isinstance(target, str):
+                    importlib.import_module(target.partition(":")[0])
     except BaseException as error:
         said["error"] = f"{type(error).__name__}: {error}"
     said["heavy"] = {name: place for name, place in watch.asked.items() if name in sys.modules}

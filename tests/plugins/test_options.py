@@ -16,6 +16,7 @@ from core.plugins import Catalog
 from core.plugins.options import declared_options, make_options
 from core.server.client import EngineClient
 from sdk.errors import InvalidConfigError, PluginContractError
+from sdk.testing import Suite
 from sdk.testing.fake_dist import FakeSite, write_distribution
 from sdk.testing.tiny import save_tiny, tiny_tokenizer
 
@@ -105,7 +106,7 @@ def test_the_model_sees_its_options_validated(folder: Path, plain: list[int]) ->
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"gian": 2}, "the plugin option 'gian' is unknown; did you mean 'gain'?"),
+        ({"gian": 2}, r"the plugin option 'gian' is unknown; did you mean 'gain'\? Stranger"),
         ({"colour": "red"}, "the plugin option 'colour' is unknown."),
         ({"gain": "much"}, "the plugin option 'gain' cannot be 'much': Input should be a valid number"),
         ({"gain": 0}, "the plugin option 'gain' cannot be 0: Input should be greater than 0"),
@@ -117,9 +118,7 @@ def test_the_model_sees_its_options_validated(folder: Path, plain: list[int]) ->
     ],
 )
 def test_what_is_no_option_is_refused_by_name(folder: Path, given: dict[str, Any], says: str) -> None:
-    possible = (
-        r"StrangerForCausalLM takes banned \(list\[int\], default \[\]\), gain \(float, > 0, default 1.0\), mode "
-    )
+    possible = r"ForCausalLM takes banned \(list\[int\], default \[\]\), gain \(float, > 0, default 1.0\), mode "
     with pytest.raises(InvalidConfigError, match=rf"^engine-plugin-stranger 0.1.0: {says}.*{possible}") as caught:
         LLM(str(folder), **OPTIONS, plugin_options=given)
     assert caught.value.param == f"plugin_options.{next(iter(given))}"
@@ -175,6 +174,13 @@ def test_a_validator_that_fails_is_the_plugins_fault(site: FakeSite) -> None:
     source = "class Options(BaseModel):\n    def model_post_init(self, _):\n        1 / 0\n"
     with pytest.raises(PluginContractError, match="making its options raised ZeroDivisionError"):
         make_options(declared(site, source), {})
+
+
+def test_options_that_load_torch_are_found_by_the_kit(site: FakeSite) -> None:
+    declared(site, "import torch\nclass Options(BaseModel):\n    pass\n")
+    result = Suite("FakeForCausalLM").check("L0.torch-free")
+    assert (result.status, result.detail) == ("failed", "importing engine_plugin_fake.plugin loads torch")
+    assert "options.py:2" in result.cause
 
 
 def test_show_lists_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from core import LLM, explain
+from core.cli import run
 from core.errors import (
     InvalidConfigError,
     InvalidRequestError,
@@ -24,6 +25,7 @@ from core.errors import (
 )
 from core.plugins import Catalog
 from core.registry import QUANTIZATION
+from sdk import __version__ as SDK_VERSION
 from sdk import registry
 from sdk.spec import Capabilities
 from sdk.testing.fake_dist import write_distribution
@@ -118,6 +120,15 @@ def test_a_scheme_of_an_installed_distribution(site: Path, llama_folder: Path) -
     assert "nibbles" in QUANTIZATION
     assert "nibbles" not in sys.modules
     runs(llama_folder)
+
+
+def test_the_list_of_plugins_has_the_schemes_and_runs_none(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    install(site)
+    assert run(["plugins", "list"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["nibbles", "0.1.0", "ready", "engine-plugin-nibbles"] in rows
+    assert ["int8", SDK_VERSION, "ready", "engine-plugin-sdk"] in rows
+    assert "nibbles" not in sys.modules
 
 
 def test_a_scheme_registered_in_this_process(site: Path, llama_folder: Path) -> None:

@@ -45,7 +45,7 @@ def metadata(subject: Subject) -> str:
     return f"{len(said.architectures)} architectures, {len(said.model_types)} model_types"
 
 
-@law("L0.torch-free", "Importing the plugin module and its capabilities function loads nothing heavy.")
+@law("L0.torch-free", "Importing the plugin module, its capabilities function and its options loads nothing heavy.")
 def torch_free(subject: Subject) -> str:
     for name, place in subject.probe.heavy.items():
         raise Broken(
