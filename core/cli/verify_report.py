@@ -42,8 +42,21 @@ def show(report: Report) -> None:
         console.print(f"\nskipped ({_plain(reason)}):\n  {', '.join(laws)}", highlight=False)
     for result in report.results:
         if result.status == "failed":
-            console.print(f"\n{_plain(result.explain())}", highlight=False)
+            _explain(console, result)
     console.print(f"\n{_summary(report)}\n", highlight=False)
+
+
+def _explain(console: Console, result: LawResult) -> None:
+    """All that is known of a broken law, last on the screen, where people look first."""
+    from rich.table import Table
+
+    console.print(f"\n[bold red]{result.law} failed[/]: {_plain(result.detail)}", highlight=False)
+    said = {"law": result.statement, "smallest": result.smallest, "cause": result.cause, "read": result.docs}
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for name, text in said.items():
+        if text:
+            grid.add_row(f"  {name}:".ljust(11), _plain(text))
+    console.print(grid, highlight=False)
 
 
 def _summary(report: Report) -> str:

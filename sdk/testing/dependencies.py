@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import importlib_metadata
 from packaging.requirements import Requirement
@@ -46,8 +47,14 @@ def _provided(distribution: str) -> set[str]:
         if name not in known:
             known.add(name)
             waiting += _requirements(name)
-    by_root = importlib_metadata.packages_distributions()
+    by_root = _distributions(tuple(sys.path))
     return {root for root, names in by_root.items() if not known.isdisjoint(map(_normalised, names))}
+
+
+@functools.cache
+def _distributions(path: tuple[str, ...]) -> Mapping[str, Sequence[str]]:
+    """Top-level name → who provides it; read anew when the path has changed."""
+    return importlib_metadata.packages_distributions()
 
 
 def _requirements(distribution: str) -> Iterator[str]:

@@ -248,7 +248,7 @@ def hidden_states(subject: Subject) -> str:
     import torch
 
     subject.require("component")
-    x = torch.randn(3, *_shape_of_item(subject), generator=torch.Generator().manual_seed(0))
+    x = items_of_component(subject)
     asked = [0, 1, -2, -1]
     with torch.inference_mode():
         theirs = subject.hf(x, output_hidden_states=True)
@@ -276,6 +276,13 @@ def _has_last_norm(subject: Subject, x: Tensor) -> bool:
     import torch
 
     return not torch.equal(subject.reference(x), subject.reference(x, layers=[-1])[0])
+
+
+def items_of_component(subject: Subject) -> Tensor:
+    """Three random items, as a component takes them: `(3, …)`."""
+    import torch
+
+    return torch.randn(3, *_shape_of_item(subject), generator=torch.Generator().manual_seed(0))
 
 
 def _shape_of_item(subject: Subject) -> tuple[int, ...]:

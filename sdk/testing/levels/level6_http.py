@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..content_parts import content_part, file_of, part_of_bytes
+from ..content_parts import SENT, content_part, file_of, part_of_bytes
 from ..law import Broken, NotApplicable, law
 from ..needles import TOKENS, TOLERANCE, needles, unlike
 from ..runtime import Completion
@@ -28,7 +28,7 @@ GREEDY: Mapping[str, Any] = {"max_tokens": TOKENS, "temperature": 0, "extra_body
 
 
 def _by_http(check: Callable[[Subject], str]) -> Callable[[Subject], str]:
-    """A check that tells what the server wrote where it does not answer."""
+    """A check that tells what a server answers in the place of what was asked for, or what it wrote where it does not answer."""
 
     def checked(subject: Subject) -> str:
         try:
@@ -37,6 +37,9 @@ def _by_http(check: Callable[[Subject], str]) -> Callable[[Subject], str]:
             raise NotApplicable("the client is not installed: pip install openai") from error
         try:
             return check(subject)
+        except openai.APIStatusError as error:
+            what = f"{error.status_code} ({error.code}): {error.message}"
+            raise Broken(what, smallest=subject.trying, cause=ELSEWHERE) from error
         except openai.APIConnectionError as error:
             state = "does not answer" if subject.server.alive else "has ended"
             log = f"the end of its log:\n{subject.server.log}"
@@ -137,7 +140,8 @@ def media(subject: Subject) -> str:
 
 def _with_media(subject: Subject) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Messages with one item, and with two where as many are allowed."""
-    for modality, limit in subject.limits.items():
+    for modality in sorted(SENT & subject.limits.keys()):
+        limit = subject.limits[modality]
         for which in ((0,), (1, 2)):
             if (limit is None or len(which) <= limit) and (len(which) == 1 or subject.encoder_modality is None):
                 parts = [content_part(modality, item) for item in items_of(subject, modality, which)]
@@ -180,8 +184,9 @@ def refuses(subject: Subject) -> str:
 
 
 def _faulty_messages(subject: Subject) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    for modality, limit in _limits(subject).items():
-        if limit == 0:
+    limits = _limits(subject)
+    for modality in sorted(SENT & limits.keys()):
+        if limits[modality] == 0:
             continue
         sound = file_of(modality, items_of(subject, modality, (0,))[0])
         faults = {f"bytes that are no {modality}": b"\x00" * 99}
@@ -189,7 +194,7 @@ def _faulty_messages(subject: Subject) -> Iterator[tuple[str, list[dict[str, Any
             faults[f"half of the bytes of an {modality}"] = sound[: len(sound) // 2]
         for name, content in faults.items():
             yield name, [{"role": "user", "content": [part_of_bytes(modality, content)]}]
-    if "image" not in _limits(subject):
+    if "image" not in limits:
         picture = part_of_bytes("image", b"\x89PNG\r\n\x1a\n")
         yield "a picture, which it does not take", [{"role": "user", "content": [picture]}]
 
@@ -235,21 +240,13 @@ def _has_template(subject: Subject) -> None:
 
 def _ask(subject: Subject, messages: Sequence[Mapping[str, Any]], what: str) -> None:
     """Ask, whole and streamed, and compare with the engine in this process."""
-    import openai
-
     subject.trying = f"POST /v1/chat/completions, {what}"
     expected = subject.opened.chat(messages, TOKENS)
     given = {"model": subject.server.model, "messages": list(messages), "logprobs": True, **GREEDY}
     create: Callable[..., Any] = _client(subject).chat.completions.create
-    try:
-        choice = create(**given).choices[0]
-        logprobs = [entry.logprob for entry in choice.logprobs.content]
-        parts = [chunk.choices[0].delta.content or "" for chunk in create(**given, stream=True) if chunk.choices]
-    except openai.APIStatusError as error:
-        raise Broken(
-            f"{error.status_code} ({error.code}): {error.message}", smallest=subject.trying, cause=ELSEWHERE
-        ) from error
-    _hold(subject, choice.message.content, logprobs, expected)
+    choice = create(**given).choices[0]
+    _hold(subject, choice.message.content, [entry.logprob for entry in choice.logprobs.content], expected)
+    parts = [chunk.choices[0].delta.content or "" for chunk in create(**given, stream=True) if chunk.choices]
     _hold_stream(subject, parts, expected)
 
 
