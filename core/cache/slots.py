@@ -24,14 +24,14 @@ class StateRun:
         last: Past the row where they end.
         slots: `(sequences,)` where their states are.
         begin: `(new,)` which of them begin here, so that what an earlier owner left in their slots is nothing to them.
-        one: The slot, where there is one sequence alone: its state is used in place.
+        side_by_side: Their slots, where these lie in the same order without a gap: states are used in place.
     """
 
     first: int
     last: int
     slots: Tensor
     begin: Tensor | None
-    one: int | None
+    side_by_side: slice | None
 
     def rows(self, x: Tensor) -> Tensor:
         """Their part of what has one row a token: `(sequences, n, …)`."""
@@ -39,18 +39,15 @@ class StateRun:
 
     def read(self, kept: Tensor) -> Tensor:
         """Their states, zero for those that begin: `(slots, *shape) → (sequences, *shape)`."""
-        if self.one is not None:
-            found = kept[self.one : self.one + 1]
-            return found if self.begin is None else torch.zeros_like(found)
-        found = kept.index_select(0, self.slots)
+        found = kept.index_select(0, self.slots) if self.side_by_side is None else kept[self.side_by_side]
         return found if self.begin is None else found.index_fill_(0, self.begin, 0)
 
     def write(self, kept: Tensor, state: Tensor) -> None:
-        """Keep their states."""
-        if self.one is None:
+        """Keep their states; those that were written in place are kept already."""
+        if self.side_by_side is None:
             kept.index_copy_(0, self.slots, state)
-        else:
-            kept[self.one : self.one + 1] = state
+        elif state.data_ptr() != kept[self.side_by_side].data_ptr():
+            kept[self.side_by_side] = state
 
 
 def state_runs(order: Sequence[Scheduled], device: torch.device) -> list[StateRun]:
@@ -62,13 +59,15 @@ def state_runs(order: Sequence[Scheduled], device: torch.device) -> list[StateRu
         last = first + count * len(some)
         slots = np.array([s.request.slot for s in some], dtype=np.int64)
         begin = np.flatnonzero([s.start == 0 for s in some])
+        span = slice(int(slots[0]), int(slots[0]) + len(slots))
+        dense = np.array_equal(slots, np.arange(span.start, span.stop))
         runs.append(
             StateRun(
                 first=first,
                 last=last,
                 slots=send(slots, device),
                 begin=send(begin, device) if len(begin) else None,
-                one=int(slots[0]) if len(some) == 1 else None,
+                side_by_side=span if dense else None,
             )
         )
         first = last

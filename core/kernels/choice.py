@@ -20,6 +20,7 @@ from sdk.layers import (
     PackedEncoderAttention,
     RMSNorm,
     SelectiveScan,
+    StateSpaceDual,
 )
 from sdk.layers.base import Kernel
 from sdk.layers.linear import Linear
@@ -136,10 +137,10 @@ class CompiledKernels:
             from .linear_int8 import int8_kernel
 
             return int8_kernel(layer, self.dtype)
-        if isinstance(layer, SelectiveScan):
-            from .scan_compiled import CompiledSelectiveScan
+        if isinstance(layer, SelectiveScan | StateSpaceDual):
+            from .scan_compiled import CompiledSelectiveScan, CompiledStateSpaceDual
 
-            return CompiledSelectiveScan(layer)
+            return CompiledSelectiveScan(layer) if isinstance(layer, SelectiveScan) else CompiledStateSpaceDual(layer)
         from .rows import CompiledRMSNorm, CompiledSiluAndMul
 
         if isinstance(layer, RMSNorm) and layer.weight.dtype == self.dtype:

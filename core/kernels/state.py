@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from sdk.errors import PluginContractError
 from sdk.layers import StateLayer
 
+from ..cache.slots import StateRun
+from ..errors import PluginContractError
 from ..step import StepHolder
 
 
@@ -27,20 +29,33 @@ class SlotKernel:
         self.layer, self.memory, self.step = layer, memory, step
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        made = []
-        for run in self.step.tensors.state_runs:
-            state = {name: run.read(kept) for name, kept in self.memory.items()}
-            out = self.layer.advance(*(run.rows(x) for x in inputs), state=state)
-            for name, kept in self.memory.items():
-                self._check(name, kept, state[name], len(run.slots))
-                run.write(kept, state[name])
-            made.append(out.flatten(0, 1))
+        made = [self._advance(run, inputs) for run in self.step.tensors.state_runs]
         return made[0] if len(made) == 1 else torch.cat(made)
 
-    def _check(self, name: str, kept: Tensor, state: Tensor, sequences: int) -> None:
-        due = (sequences, *kept.shape[1:])
-        if state.shape != due or state.dtype != kept.dtype:
-            raise PluginContractError(
-                f"{type(self.layer).__qualname__}.advance left state[{name!r}] as {state.dtype} {tuple(state.shape)}, "
-                f"and state_specs says {kept.dtype} {due}"
-            )
+    def _advance(self, run: StateRun, inputs: Sequence[Tensor]) -> Tensor:
+        """Sequences of one run: their outputs, flat; their states go back to their slots."""
+        before = {name: run.read(kept) for name, kept in self.memory.items()}
+        state, rows = dict(before), [run.rows(x) for x in inputs]
+        out = self.layer.advance(*rows, state=state)
+        if out.shape[:2] != rows[0].shape[:2]:
+            self._refuse(f"returned {tuple(out.shape)}", f"the first two sizes are {tuple(rows[0].shape[:2])}")
+        out = self._apart(out.flatten(0, 1))
+        after = {name: self._apart(state[name], before[name]) for name in self.memory}
+        for name, kept in self.memory.items():
+            due, left = before[name], after[name]
+            if left.shape != due.shape or left.dtype != due.dtype:
+                said = f"state_specs says {due.dtype} {tuple(due.shape)}"
+                self._refuse(f"left state[{name!r}] as {left.dtype} {tuple(left.shape)}", said)
+            run.write(kept, left)
+        return out
+
+    def _apart(self, made: Tensor, own: Tensor | None = None) -> Tensor:
+        """What was made, copied where it lies in slots that are about to be written: a layer may return what it kept, or keep
+        under one name what was under another."""
+        if own is not None and made.data_ptr() == own.data_ptr():
+            return made
+        place = made.untyped_storage().data_ptr()
+        return made.clone() if any(place == p.untyped_storage().data_ptr() for p in self.memory.values()) else made
+
+    def _refuse(self, did: str, due: str) -> NoReturn:
+        raise PluginContractError(f"{type(self.layer).__qualname__}.advance {did}, and {due}")

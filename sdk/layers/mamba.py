@@ -21,7 +21,8 @@ class SelectiveScan(Layer):
     """`h ← exp(dt A) h + dt B x`, `y = C h`: for each channel a state of `state_size` numbers (section 3.2).
 
     Shapes: x and dt `(sequences, n, channels)`, a `(state_size, channels)`, b and c `(sequences, n, state_size)`, state
-    `(sequences, state_size, channels)` → y `(sequences, n, channels)` and the state after; all float32.
+    `(sequences, state_size, channels)` → y `(sequences, n, channels)` and the state after; all float32. A kernel may write the
+    state after in the place of the one before.
     """
 
     def reference(self, x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,17 +27,28 @@ class StateSpaceDual(Layer):
 
     Shapes: x `(sequences, n, heads, head_dim)`, dt `(sequences, n, heads)`, a `(heads,)`, b and c
     `(sequences, n, groups, state_size)`, of which heads share one, state `(sequences, heads, head_dim, state_size)` → y as x,
-    and the state after; all float32.
+    and the state after; all float32. A kernel may write the state after in the place of the one before.
     """
 
     def reference(self, x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         share = x.shape[2] // b.shape[2]
+        if x.shape[1] == 1:
+            return self._token(x, dt, a, b, c, share, state)
         made = []
         for start in range(0, x.shape[1], CHUNK):
             part = slice(start, start + CHUNK)
             y, state = self._chunk(x[:, part], dt[:, part], a, b[:, part], c[:, part], share, state)
             made.append(y)
         return torch.cat(made, dim=1), state
+
+    def _token(
+        self, x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, share: int, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The recurrence itself, for one token of each sequence."""
+        x, dt = x[:, 0], dt[:, 0]
+        b, c = (each[:, 0].repeat_interleave(share, dim=1) for each in (b, c))
+        state = torch.addcmul((dt * a).exp()[..., None, None] * state, (x * dt[..., None])[..., None], b[:, :, None])
+        return (state @ c[..., None]).squeeze(-1)[:, None], state
 
     def _chunk(
         self, x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, share: int, state: Tensor

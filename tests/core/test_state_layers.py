@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import engine_plugin_lfm2.model
 import pytest
 import torch
 from engine_plugin_jamba.tiny import jamba
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from core import LLM, SamplingParams, explain, plan
 from core.errors import InvalidConfigError, PluginContractError
-from sdk.layers import ShortConv
+from sdk.layers import ShortConv, StateSpec
 from sdk.testing.parity import random_prompt
 
 OPTIONS: dict[str, Any] = {"dtype": "float32", "disable_progress": True}
@@ -122,6 +123,42 @@ def test_a_prompt_that_gave_way_to_an_urgent_one_is_computed_anew(folder: Path) 
         assert llm.engine.scheduler.num_preemptions == 1
 
 
+def test_what_a_layer_kept_may_move_to_another_name_or_out(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Registers(ShortConv):
+        """The same convolution over three tokens, with a name for each that is kept."""
+
+        def state_specs(self) -> dict[str, StateSpec]:
+            return {"last": StateSpec((self.hidden_size,)), "older": StateSpec((self.hidden_size,))}
+
+        def advance(self, x: Tensor, *, state: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+            taps, made = self.conv.weight[:, 0].t(), []
+            for token in x.unbind(1):
+                made.append(taps[0] * state["older"] + taps[1] * state["last"] + taps[2] * token)
+                state["older"], state["last"] = state["last"], token
+            return torch.stack(made, dim=1)
+
+    class Late(Registers):
+        """Says each token one step later: what it returns is what it kept."""
+
+        def advance(self, x: Tensor, *, state: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+            made = []
+            for token in x.unbind(1):
+                made.append(state["last"])
+                state["last"] = token
+            return made[0][:, None] if len(made) == 1 else torch.stack(made, dim=1)
+
+    def said(convolution: type[ShortConv], **options: Any) -> list[tuple[int, ...]]:
+        monkeypatch.setattr(engine_plugin_lfm2.model, "ShortConv", convolution)
+        with LLM(str(folders["lfm2"]), **OPTIONS, **options) as llm:
+            return answers(llm)
+
+    assert said(Registers) == said(ShortConv)
+    # One token at a time, and all that there are at once.
+    assert said(Late, max_num_seqs=1, max_num_batched_tokens=1) == said(Late)
+
+
 def test_an_advance_that_breaks_its_promise_is_named(folders: dict[str, Path]) -> None:
     class Grows(ShortConv):
         def advance(self, x: Tensor, *, state: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
@@ -129,8 +166,16 @@ def test_an_advance_that_breaks_its_promise_is_named(folders: dict[str, Path]) -
             state["conv"] = torch.cat((state["conv"], x), dim=1)
             return out
 
-    with LLM(str(folders["lfm2"]), **OPTIONS) as llm:
-        layer = next(m for m in llm.engine.model.modules() if isinstance(m, ShortConv))
-        layer.__class__ = Grows
-        with pytest.raises(PluginContractError, match=r"Grows\.advance left state\['conv'\] as .* \(1, 7, 64\)"):
-            answers(llm, [PROMPTS[1]])
+    class Flattens(ShortConv):
+        def advance(self, x: Tensor, *, state: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+            return super().advance(x, state=state).flatten(0, 1)
+
+    for kind, what in (
+        (Grows, r"Grows\.advance left state\['conv'\] as .* \(1, 7, 64\)"),
+        (Flattens, r"Flattens\.advance returned \(5, 64\), and the first two sizes are \(1, 5\)"),
+    ):
+        with LLM(str(folders["lfm2"]), **OPTIONS) as llm:
+            layer = next(m for m in llm.engine.model.modules() if isinstance(m, ShortConv))
+            layer.__class__ = kind
+            with pytest.raises(PluginContractError, match=what):
+                answers(llm, [PROMPTS[1]])
