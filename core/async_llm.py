@@ -17,7 +17,7 @@ from sdk.speech import Task, Timestamps
 
 from .engine import Engine
 from .engine_thread import EngineThread
-from .errors import DrainingError, InvalidRequestError, OverloadedError
+from .errors import DrainingError, InvalidRequestError, OverloadedError, RequestTimeoutError
 from .inputs import ProcessedInput
 from .job_runner import OnError
 from .jobs import Job, JobMaker
@@ -199,7 +199,9 @@ class AsyncLLM:
         Args:
             prompt: As `LLM.embed` takes one.
             params: What is made of it.
-            request_id, timeout, priority: As of `generate`.
+            request_id: As of `generate`.
+            timeout: As of `generate`.
+            priority: As of `generate`.
         """
         return self._encode(prompt, params, request_id, timeout, priority)
 
@@ -217,7 +219,7 @@ class AsyncLLM:
         """Make a vector of each prompt, as `LLM.embed` does, beside other requests.
 
         Args:
-            prompts, truncate, dimensions, normalize, on_error: As `LLM.embed` takes them.
+            prompts: As `LLM.embed` takes them; so are truncate, dimensions, normalize and on_error.
             timeout: Seconds until it ends with `RequestTimeoutError`.
             priority: The lower, the earlier the turn of its prompts.
 
@@ -366,12 +368,20 @@ class AsyncLLM:
     ) -> list[T]:
         """Answer a call: what `embed`, `classify` and `score` have in common."""
         check_on_error(on_error)
+        check_timeout(timeout)
 
         def start(prompt: Prompt) -> AsyncGenerator[RequestOutput, None]:
-            return self._encode(prompt, call.params, None, timeout, priority, is_part=True)
+            return self._encode(prompt, call.params, None, None, priority, is_part=True)
 
         with self._held():
-            return await answered(call, start, raises=on_error == "raise")
+            try:
+                async with asyncio.timeout(timeout):  # of all of them together
+                    return await answered(call, start, raises=on_error == "raise")
+            except TimeoutError:
+                raise RequestTimeoutError(
+                    f"the request's {timeout:g} s were over before all of its {len(call.prompts)} prompts were answered",
+                    param="timeout",
+                ) from None
 
     def _check_room(self) -> None:
         """Refuse one request more, where the engine has stopped, is being closed, or has too many."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..errors import EngineError, InvalidRequestError
+from ..errors import EngineError, InvalidRequestError, RequestAborted
 from ..outputs import RequestOutput
 from ..prompt_forms import as_list
 from .outputs import NOTHING, ClassificationOutput, EmbeddingOutput, ScoringOutput, Vector
@@ -49,7 +49,7 @@ def classify_call(engine: ServedEngine, prompts: Any, truncate: int | bool | Non
     labels = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
 
     def read(outputs: Sequence[RequestOutput]) -> list[ClassificationOutput]:
-        return [ClassificationOutput(o.request_id, o.prompt_token_ids, labels, _vector(o), o.error) for o in outputs]
+        return [ClassificationOutput(o.request_id, o.prompt_token_ids, labels, _vector(o), _error(o)) for o in outputs]
 
     return PoolingCall(as_list(prompts), PoolingParams("classify", truncate=truncate), read)
 
@@ -74,18 +74,24 @@ def score_call(
 
 def _cosines(outputs: Sequence[RequestOutput]) -> list[ScoringOutput]:
     query, *documents = outputs
-    return [_score(document, _vector(query), query.error) for document in documents]
+    return [_score(document, _vector(query), _error(query)) for document in documents]
 
 
 def _score(output: RequestOutput, weights: Vector, error: EngineError | None = None) -> ScoringOutput:
     """The product of a result with `weights`; NaN where `error`, or its own, prevents it."""
-    error = error or output.error
+    error = error or _error(output)
     score = float(np.dot(_vector(output), weights)) if error is None else math.nan
     return ScoringOutput(output.request_id, output.prompt_token_ids, score, error)
 
 
 def _embedding(output: RequestOutput) -> EmbeddingOutput:
-    return EmbeddingOutput(output.request_id, output.prompt_token_ids, _vector(output), output.error)
+    return EmbeddingOutput(output.request_id, output.prompt_token_ids, _vector(output), _error(output))
+
+
+def _error(output: RequestOutput) -> EngineError | None:
+    if output.error is None and output.pooled is None:
+        return RequestAborted("it was aborted before it was answered")
+    return output.error
 
 
 def _vector(output: RequestOutput) -> Vector:

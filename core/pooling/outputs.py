@@ -26,7 +26,7 @@ class EmbeddingOutput:
     """
 
     request_id: str
-    prompt_token_ids: Sequence[int]
+    prompt_token_ids: Sequence[int] = field(repr=False)
     embedding: Vector = field(repr=False)
     error: EngineError | None = None
 
@@ -36,13 +36,15 @@ class ClassificationOutput:
     """What a text is.
 
     Attributes:
-        request_id, prompt_token_ids, error: As of `EmbeddingOutput`.
+        request_id: Unique within the engine.
+        prompt_token_ids: The text as the model saw it.
         labels: The classes, as the model's config names them.
         probs: `(labels,)` float32, each class's probability (or value, of a regression).
+        error: What ended the request, with `on_error="return"`; there are no probabilities then.
     """
 
     request_id: str
-    prompt_token_ids: Sequence[int]
+    prompt_token_ids: Sequence[int] = field(repr=False)
     labels: Sequence[str]
     probs: Vector
     error: EngineError | None = None
@@ -58,12 +60,13 @@ class ScoringOutput:
     """How well a document answers a query.
 
     Attributes:
-        request_id, error: As of `EmbeddingOutput`; of two embeddings, the document's.
+        request_id: Unique within the engine.
         prompt_token_ids: The pair as a cross-encoder saw it; of two embeddings, the document.
         score: The higher the better: what a cross-encoder says, or the cosine of the two embeddings.
+        error: What ended the request, with `on_error="return"`; the score is NaN then.
     """
 
     request_id: str
-    prompt_token_ids: Sequence[int]
+    prompt_token_ids: Sequence[int] = field(repr=False)
     score: float
     error: EngineError | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sdk.multimodal.processor import ProcessedPrompt
 
@@ -13,6 +13,7 @@ from .params import PoolingParams
 if TYPE_CHECKING:
     from ..inputs import InputProcessor
 
+T = TypeVar("T")
 PAIR = "text_pair"
 """In a prompt's mapping: the text that belongs to `prompt`, as the document to a query."""
 
@@ -48,8 +49,10 @@ def tokenized(
     cut, most = params.truncate is not None, inputs.longest_prompt
     limit = most if params.truncate is None or params.truncate is True else min(params.truncate, most)
     if "prompt_token_ids" in form:
-        return ProcessedPrompt(inputs.check_ids(form["prompt_token_ids"])[:limit]), []
+        given = inputs.check_ids(form["prompt_token_ids"])[:limit]
+        return ProcessedPrompt(_not_empty(given)), []
     texts = [inputs.check_text(form[name], cut=cut) for name in ("prompt", PAIR) if name in form]
+    _not_empty([text for text in texts if text])
     try:
         made = inputs.tokenizer(*texts, truncation=cut, max_length=limit if cut else None, verbose=False)
     except Exception as e:  # of the tokenizers library, e.g. where one of a pair is too short to give what is too much
@@ -59,4 +62,10 @@ def tokenized(
         raise InvalidRequestError(
             f"the prompt cannot be cut to {limit} tokens: its special tokens alone are more", param="truncate"
         )
-    return ProcessedPrompt(ids), list(made.get("token_type_ids", ())) if PAIR in form else []
+    return ProcessedPrompt(_not_empty(ids)), list(made.get("token_type_ids", ())) if PAIR in form else []
+
+
+def _not_empty(found: list[T]) -> list[T]:
+    if not found:
+        raise InvalidRequestError("the prompt is empty", param="prompt")
+    return found

@@ -31,7 +31,8 @@ def for_task(asked: str | None, capabilities: Capabilities, plugin: ResolvedPlug
     Args:
         asked: The task that the user chose; None: what the plugin says, and text where it says both.
         capabilities: As the plugin says.
-        plugin, model_class: Who runs it.
+        plugin: Who runs it.
+        model_class: What it runs.
 
     Raises:
         InvalidConfigError: The model does not do what was asked for.
@@ -51,11 +52,11 @@ def for_task(asked: str | None, capabilities: Capabilities, plugin: ResolvedPlug
             f"{name} ({plugin.describe()}) does not {DOES[asked]}; task can be: {', '.join(sorted(possible))}",
             param="task",
         )
-    if asked not in POOLING_TASKS and (text or asked is not None):
+    if asked not in POOLING_TASKS and (asked is not None or text or not pooled):
         return capabilities.model_copy(update={"tasks": text})
     # A vector needs all rows of its sequence at once: none may lie in an earlier step, or in pages of another's.
     update = {"tasks": pooled or ("embed",), "chunked_prefill": "no", "prefix_caching": False}
-    return capabilities.model_copy(update=update if pooled or asked else {})
+    return capabilities.model_copy(update=update)
 
 
 def require(task: str, tasks: Iterable[str], architecture: str) -> None:

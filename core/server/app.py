@@ -18,7 +18,7 @@ from .auth import PUBLIC, Auth, Keys
 from .errors import problem_of
 from .gate import Gate
 from .models import Models
-from .routes import audio, chat, completions, embeddings, health, models, page, responses, tokens
+from .routes import audio, chat, classify, completions, embeddings, health, models, page, rerank, responses, tokens
 from .serving import Serving
 from .settings import ServerSettings
 from .tracing import Traced, provider_for
@@ -44,6 +44,8 @@ def build_app(served: Models, settings: ServerSettings, traces: TracerProvider |
         completions.router(serving),
         responses.router(serving),
         embeddings.router(serving),
+        rerank.router(serving),
+        classify.router(serving),
         audio.router(serving),
         tokens.router(serving),
         models.router(serving),

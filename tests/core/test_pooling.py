@@ -21,6 +21,8 @@ from core.errors import (
     InvalidRequestError,
     NumericalError,
     PluginContractError,
+    RequestAborted,
+    RequestTimeoutError,
 )
 from core.pooling.params import PoolingParams
 from core.runner import StepResult
@@ -155,6 +157,10 @@ def test_a_text_that_is_too_long_is_refused_or_cut_as_the_tokenizer_cuts(bert: L
         (lambda llm: llm.embed("x", normalize="yes"), "normalize is True, False or None"),
         (lambda llm: llm.embed("x", truncate=1), "cannot be cut to 1 tokens|the prompt"),
         (lambda llm: llm.embed({"prompt_token_ids": [5], "text_pair": "y"}), "a text that is paired or cut has"),
+        (lambda llm: llm.embed(""), "the prompt is empty"),
+        (lambda llm: llm.embed("", truncate=True), "the prompt is empty"),
+        (lambda llm: llm.embed({"prompt_token_ids": []}, truncate=True), "the prompt is empty"),
+        (lambda llm: llm.embed({"prompt_token_ids": []}), "the prompt is empty"),
         (lambda llm: llm.embed([999_999]), "ids go from 0 to"),
         (lambda llm: llm.score("x", [["y"]]), "query is a text, and so is each document"),
     ],
@@ -328,6 +334,22 @@ def copied(folder: Path, to: Path) -> Path:
     return Path(shutil.copytree(folder, to / "copy"))
 
 
+def test_what_is_aborted_says_so(folder: Path) -> None:
+    with LLM(str(folder), **EXACT) as llm:
+        step = llm.engine.step
+
+        def aborted() -> Any:
+            llm.abort(list(llm.runner.jobs))
+            return step()
+
+        llm.engine.step = aborted  # type: ignore[method-assign]
+        (output,) = llm.embed("a fox", on_error="return")
+        (score,) = llm.score("a fox", "a dog", on_error="return")
+        assert isinstance(output.error, RequestAborted)
+        assert isinstance(score.error, RequestAborted)
+        assert_idle(llm)
+
+
 def test_numbers_that_are_none_end_their_own_request(folder: Path) -> None:
     with LLM(str(folder), **EXACT) as llm:
         (table, _) = (m for m in llm.engine.model.modules() if isinstance(m, VocabParallelEmbedding))
@@ -375,6 +397,8 @@ async def test_async_llm_does_the_same(folder: Path, bert: LLM) -> None:
                 pass
         outputs = [output async for output in llm.encode("a", PoolingParams("embed", dimensions=3))]
         assert [len(output.pooled) for output in outputs] == [3]
+        with pytest.raises(RequestTimeoutError, match=r"the request's 0.01 s were over before all of its 500 prompts"):
+            await llm.embed(TEXTS * 125, timeout=0.01)
         wrong, fine = await llm.embed(["fox " * 400, "a"], on_error="return")
         assert isinstance(wrong.error, ContextLengthError)
         assert fine.error is None

@@ -1,4 +1,4 @@
-"""`/v1/embeddings`, as OpenAI's client and curl use it: through the engine's own process."""
+"""`/v1/embeddings`, as OpenAI's client and curl use it, `/v1/rerank` and `/classify`: through the engines' own processes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def judging_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("judge")
+    tiny.classifier(0, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def judge(judging_folder: Path) -> Iterator[LLM]:
+    with LLM(str(judging_folder), dtype="float32", disable_progress=True) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
 def expected(folder: Path) -> Iterator[LLM]:
     with LLM(str(folder), dtype="float32", disable_progress=True) as llm:
         yield llm
 
 
 @pytest.fixture(scope="module")
-def pooling(start: Start, folder: Path) -> Iterator[Served]:
-    with start(str(folder), "--served-model-name", "bert", "--dtype", "float32", "--max-queued-requests", "8") as found:
+def pooling(start: Start, folder: Path, judging_folder: Path) -> Iterator[Served]:
+    names = ["--served-model-name", "bert", "--served-model-name", "judge"]
+    options = ["--dtype", "float32", "--max-queued-requests", "8"]
+    with start(str(folder), str(judging_folder), *names, *options) as found:
         assert found.url
         assert "curl" in found.log
         assert "/v1/embeddings" in found.log
@@ -139,7 +154,7 @@ def test_a_model_that_pools_is_offered_for_nothing_else(http: httpx2.Client, pat
     response = http.post(path, json={"model": "bert", **body})
     assert response.status_code == 404
     assert error_of(response)["code"] == "unsupported_task"
-    assert "can generate text (bert: embed)" in error_of(response)["message"]
+    assert "can generate text (bert: embed; judge: classify, score)" in error_of(response)["message"]
     assert http.get("/v1/models").json()["data"][0]["tasks"] == ["embed"]
 
 
@@ -152,10 +167,60 @@ def test_a_model_that_generates_makes_no_embeddings(served: Served) -> None:
     assert "no model that is served here can make embeddings" in error_of(response)["message"]
 
 
+def test_documents_are_sorted_by_how_well_they_answer(http: httpx2.Client, judge: LLM) -> None:
+    asked = {"query": "a red fox", "documents": TEXTS, "return_documents": True}
+    reply = http.post("/v1/rerank", json=asked).json()
+    scores = [output.score for output in judge.score("a red fox", TEXTS)]
+    best = sorted(range(len(TEXTS)), key=lambda index: -scores[index])
+    assert [result["index"] for result in reply["results"]] == best
+    for result in reply["results"]:
+        assert result["relevance_score"] == pytest.approx(scores[result["index"]], abs=1e-6)
+        assert result["document"] == {"text": TEXTS[result["index"]]}
+    pairs = [judge.get_tokenizer()("a red fox", text)["input_ids"] for text in TEXTS]
+    assert reply["usage"]["total_tokens"] == sum(map(len, pairs))
+    (first,) = http.post("/v1/rerank", json={**asked, "top_n": 1, "return_documents": False}).json()["results"]
+    assert first == {"index": best[0], "relevance_score": pytest.approx(scores[best[0]], abs=1e-6)}
+    cut = http.post("/v1/rerank", json={"query": "fox", "documents": ["dog " * 400], "truncate_prompt_tokens": 20})
+    assert cut.json()["usage"]["total_tokens"] == 20
+
+
+def test_classes_of_texts(http: httpx2.Client, judge: LLM) -> None:
+    data = http.post("/classify", json={"model": "judge", "input": TEXTS}).json()["data"]
+    for entry, output in zip(data, judge.classify(TEXTS), strict=True):
+        assert entry["label"] == output.label == "LABEL_0"
+        assert entry["probs"] == pytest.approx(output.probs.tolist(), abs=1e-6)
+        assert entry["num_classes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code", "param"),
+    [
+        ("/v1/rerank", {"model": "bert", "query": "x", "documents": ["y"]}, 404, "unsupported_task", "model"),
+        ("/classify", {"model": "bert", "input": "x"}, 404, "unsupported_task", "model"),
+        ("/v1/embeddings", {"model": "judge", "input": "x"}, 404, "unsupported_task", "model"),
+        ("/v1/rerank", {"query": "x", "documents": []}, 400, None, "documents"),
+        ("/v1/rerank", {"query": "x", "documents": ["y"], "top_n": 0}, 400, None, "top_n"),
+        ("/v1/rerank", {"documents": ["y"]}, 400, None, None),
+        ("/v1/rerank", {"query": "x", "documents": ["dog " * 400]}, 400, "context_length_exceeded", "documents"),
+        ("/classify", {"input": [""]}, 400, "invalid_request", "input"),
+    ],
+)
+def test_what_is_wrong_with_pairs_and_classes(
+    http: httpx2.Client, path: str, body: dict, status: int, code: str | None, param: str | None
+) -> None:
+    response = http.post(path, json=body)
+    assert response.status_code == status
+    error = error_of(response)
+    assert code in (None, error["code"])
+    assert param in (None, error["param"])
+
+
 def test_what_was_made_is_counted(http: httpx2.Client) -> None:
     def counted() -> float:
         lines = http.get("/metrics").text.splitlines()
-        return next(float(line.split()[-1]) for line in lines if line.startswith("engine_prompt_tokens_total{"))
+        return next(
+            float(line.split()[-1]) for line in lines if line.startswith('engine_prompt_tokens_total{model="bert"')
+        )
 
     before = counted()
     tokens = http.post("/v1/embeddings", json={"input": TEXTS}).json()["usage"]["prompt_tokens"]
