@@ -26,12 +26,14 @@ def undeclared(distribution: str, package: str) -> Rule:
         package: Its own top-level name.
     """
     allowed = {package, "sdk", "core", *sys.stdlib_module_names}  # the engine is another law's matter
+    # Most libraries bear the name of their distribution; what each of all provides takes longer to find out.
+    further = [_required, _provided]
 
     def rule(source: Source) -> Found:
         guarded = set(_guarded(source.tree))
         asked = [(node, name.partition(".")[0]) for node, name in source.imports if node not in guarded]
-        if any(root not in allowed for _, root in asked):
-            allowed.update(_provided(distribution))
+        while further and any(root not in allowed for _, root in asked):
+            allowed.update(further.pop(0)(distribution))
         for node, root in asked:
             if root not in allowed:
                 yield node, f"imports {root}, which {distribution} does not require"
@@ -39,15 +41,21 @@ def undeclared(distribution: str, package: str) -> Rule:
     return rule
 
 
-def _provided(distribution: str) -> set[str]:
-    """Top-level names of what a distribution requires, directly or not, and of what the SDK does."""
-    known, waiting = set[str](), [distribution, SDK]
+def _required(distribution: str) -> set[str]:
+    """What a distribution requires, directly or not, and what the SDK does, as names of packages."""
+    known: set[tuple[str, frozenset[str]]] = set()
+    waiting = [(distribution, frozenset[str]()), (SDK, frozenset[str]())]
     while waiting:
-        name = _normalised(waiting.pop())
-        if name not in known:
-            known.add(name)
-            waiting += _requirements(name)
-    by_root = _distributions(tuple(sys.path))
+        name, extras = waiting.pop()
+        if (_normalised(name), extras) not in known:
+            known.add((_normalised(name), extras))
+            waiting += _requirements(name, extras)
+    return {name for name, _ in known}
+
+
+def _provided(distribution: str) -> set[str]:
+    """Top-level names that these provide."""
+    known, by_root = _required(distribution), _distributions(tuple(sys.path))
     return {root for root, names in by_root.items() if not known.isdisjoint(map(_normalised, names))}
 
 
@@ -57,19 +65,20 @@ def _distributions(path: tuple[str, ...]) -> Mapping[str, Sequence[str]]:
     return importlib_metadata.packages_distributions()
 
 
-def _requirements(distribution: str) -> Iterator[str]:
-    """What a distribution requires here, without its extras."""
+def _requirements(distribution: str, extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    """What a distribution requires here, with these of its extras: names, and the extras asked for."""
     try:
         lines = importlib_metadata.requires(distribution) or []
     except importlib_metadata.PackageNotFoundError:
         return
     for requirement in map(Requirement, lines):
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield requirement.name
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            yield requirement.name, frozenset(requirement.extras)
 
 
 def _normalised(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return re.sub(r"[-_.]+", "_", name).lower()
 
 
 def _guarded(tree: ast.AST) -> Iterator[ast.AST]:
