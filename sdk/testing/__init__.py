@@ -5,6 +5,7 @@ subject.py    what is checked: one architecture       suite.py   runs laws, each
 runtime.py    the engine, as the kit sees it          conformance.py   the same under pytest
 samples.py    prompts and media, made anew            sizes.py   items by size, and the search for the worst
 needles.py    prompts whose answers must not change   reference.py   a model by itself, and transformers' own
+by_http.py    the same answers through a server       diagnosis.py   from numbers to where to look
 schemes.py    a quantization scheme in the place of an architecture   scheme_laws.py   its laws
 """
 

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...layers.activation import ACTIVATIONS
 from ..decoder_prompts import for_hf, for_reference
 from ..law import Broken, NotApplicable, law
 from ..oracle import answering
@@ -51,6 +50,8 @@ class Entry(NamedTuple):
 
 def entries(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[Entry]:
     """What may be changed in a config without another shape of any weight: factors, epsilons, bases, activations."""
+    from ...layers.activation import ACTIVATIONS
+
     for key, value in values.items():
         if isinstance(value, dict):
             yield from entries(value, (*path, key))

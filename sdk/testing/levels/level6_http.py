@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..by_http import ELSEWHERE, GREEDY, ask, by_http, client_of, hold, hold_stream
 from ..content_parts import SENT, content_part, file_of, part_of_bytes
 from ..law import Broken, NotApplicable, law
-from ..needles import TOKENS, TOLERANCE, needles, unlike
-from ..runtime import Completion
+from ..needles import TOKENS, TOLERANCE, needles
 from ..samples import items_of
 
 if TYPE_CHECKING:
@@ -20,41 +20,6 @@ CONVERSATION = (
     {"role": "assistant", "content": "Good day."},
     {"role": "user", "content": QUESTION},
 )
-ELSEWHERE = (
-    "what works in one process and not over HTTP: prompts are processed in a process of their own, and items are sent from one "
-    "to the other: tensors, arrays, numbers, texts and lists of them; nothing comes by a module's globals or by hand"
-)
-GREEDY: Mapping[str, Any] = {"max_tokens": TOKENS, "temperature": 0, "extra_body": {"ignore_eos": True}}
-
-
-def _by_http(check: Callable[[Subject], str]) -> Callable[[Subject], str]:
-    """A check that tells what a server answers in the place of what was asked for, or what it wrote where it does not answer."""
-
-    def checked(subject: Subject) -> str:
-        try:
-            import openai
-        except ImportError as error:
-            raise NotApplicable("the client is not installed: pip install openai") from error
-        try:
-            return check(subject)
-        except openai.APIStatusError as error:
-            what = f"{error.status_code} ({error.code}): {error.message}"
-            raise Broken(what, smallest=subject.trying, cause=ELSEWHERE) from error
-        except openai.APIConnectionError as error:
-            state = "does not answer" if subject.server.alive else "has ended"
-            log = f"the end of its log:\n{subject.server.log}"
-            raise Broken(
-                f"the server {state} ({error.__cause__ or error})", smallest=subject.trying, cause=log
-            ) from error
-
-    return checked
-
-
-def _client(subject: Subject) -> Any:
-    """OpenAI's client of the subject's server."""
-    import openai
-
-    return openai.OpenAI(base_url=f"{subject.server.url}/v1", api_key="none", max_retries=0, timeout=120)
 
 
 @law(
@@ -62,11 +27,11 @@ def _client(subject: Subject) -> Any:
     "engine serve starts with the checkpoint, and tells its tasks and modalities.",
     needs=("L1.weights", "L1.capabilities"),
 )
-@_by_http
+@by_http
 def serves(subject: Subject) -> str:
     subject.require("model")
     subject.trying = f"engine serve {subject.folder}"
-    (served,) = (entry.model_dump() for entry in _client(subject).models.list().data)
+    (served,) = (entry.model_dump() for entry in client_of(subject).models.list().data)
     tasks = {*subject.capabilities.tasks, *(["transcription"] if subject.plugin.has("transcription") else [])}
     if not tasks <= set(served["tasks"]):
         raise Broken(
@@ -94,44 +59,44 @@ def _generates(subject: Subject) -> None:
 
 
 @law("L6.completions", "/v1/completions answers as core.LLM does, whole and streamed.", needs=("L6.serves",))
-@_by_http
+@by_http
 def completions(subject: Subject) -> str:
     _generates(subject)
     if subject.encoder_modality is not None:
         raise NotApplicable(f"its encoder takes {subject.encoder_modality}, which a prompt of text does not bring")
     asked = [needle for needle in needles(subject) if not isinstance(needle.make(), Mapping)]
-    client = _client(subject)
+    client = client_of(subject)
     for needle in asked:
         subject.trying = f"POST /v1/completions, {needle.name}"
         expected = subject.opened.generate([needle.make()], TOKENS)[0]
         given = {"model": subject.server.model, "prompt": needle.make(), "logprobs": 0, **GREEDY}
         choice = client.completions.create(**given).choices[0]
-        _hold(subject, choice.text, choice.logprobs.token_logprobs, expected)
+        hold(subject, choice.text, choice.logprobs.token_logprobs, expected)
         parts = [chunk.choices[0].text for chunk in client.completions.create(**given, stream=True)]
-        _hold_stream(subject, parts, expected)
+        hold_stream(subject, parts, expected)
     return f"{len(asked)} prompts, whole and streamed"
 
 
 @law("L6.chat", "/v1/chat/completions answers as core.LLM does, whole and streamed.", needs=("L6.serves",))
-@_by_http
+@by_http
 def chat(subject: Subject) -> str:
     _generates(subject)
     _has_template(subject)
     if subject.encoder_modality is not None:
         raise NotApplicable(f"its encoder takes {subject.encoder_modality}: a conversation of text says nothing to it")
-    _ask(subject, CONVERSATION, "a conversation of three messages")
+    ask(subject, CONVERSATION, "a conversation of three messages")
     return "a conversation of three messages, whole and streamed"
 
 
 @law("L6.media", "Media in data: URIs are answered as core.LLM does.", needs=("L6.serves",))
-@_by_http
+@by_http
 def media(subject: Subject) -> str:
     subject.require("media")
     _generates(subject)
     _has_template(subject)
     said = []
     for name, messages in _with_media(subject):
-        _ask(subject, messages, f"a message with {name}")
+        ask(subject, messages, f"a message with {name}")
         said.append(name)
     if not said:
         raise NotApplicable("no item of a form that clients can send is allowed")
@@ -154,7 +119,7 @@ def _with_media(subject: Subject) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     "A request that is at fault gets a 400, and the server answers the next one as before.",
     needs=("L6.serves",),
 )
-@_by_http
+@by_http
 def refuses(subject: Subject) -> str:
     import openai
 
@@ -164,7 +129,7 @@ def refuses(subject: Subject) -> str:
     for name, messages in faults.items():
         subject.trying = f"POST /v1/chat/completions, {name}"
         try:
-            _client(subject).chat.completions.create(model=subject.server.model, messages=messages, **GREEDY)
+            client_of(subject).chat.completions.create(model=subject.server.model, messages=messages, **GREEDY)
         except openai.APIStatusError as error:
             if error.status_code == 400:
                 continue
@@ -177,7 +142,7 @@ def refuses(subject: Subject) -> str:
             cause="the processor raises something else than MediaError, or InvalidRequestError, for what a client did wrong",
         )
     if subject.encoder_modality is None:
-        _ask(subject, CONVERSATION, "a conversation after faulty ones")
+        ask(subject, CONVERSATION, "a conversation after faulty ones")
     if not subject.server.alive:
         raise Broken("the server has ended", smallest=", ".join(faults), cause=subject.server.log)
     return ", ".join(faults)
@@ -200,14 +165,14 @@ def _faulty_messages(subject: Subject) -> Iterator[tuple[str, list[dict[str, Any
 
 
 @law("L6.transcription", "/v1/audio/transcriptions writes what core.LLM does.", needs=("L6.serves",))
-@_by_http
+@by_http
 def transcription(subject: Subject) -> str:
     if not subject.plugin.has("transcription"):
         raise NotApplicable(f"{subject.architecture} does not transcribe")
     clips = [file_of("audio", clip) for clip in items_of(subject, "audio", (0, 1))]
     for i, clip in enumerate(clips):
         subject.trying = f"POST /v1/audio/transcriptions, a clip of {len(clip)} bytes"
-        made = _client(subject).audio.transcriptions.create(
+        made = client_of(subject).audio.transcriptions.create(
             model=subject.server.model, file=(f"{i}.wav", clip), temperature=0
         )
         expected = subject.opened.transcribe(clip)
@@ -217,7 +182,7 @@ def transcription(subject: Subject) -> str:
 
 
 @law("L6.embeddings", "/v1/embeddings gives the vectors of core.LLM.", needs=("L6.serves",))
-@_by_http
+@by_http
 def embeddings(subject: Subject) -> str:
     import torch
 
@@ -225,7 +190,7 @@ def embeddings(subject: Subject) -> str:
         raise NotApplicable(f"{subject.architecture} makes no embeddings")
     asked = ["a", QUESTION, "A longer text, of which a vector is made as well."]
     subject.trying = f"POST /v1/embeddings, {len(asked)} texts"
-    made = _client(subject).embeddings.create(model=subject.server.model, input=asked).data
+    made = client_of(subject).embeddings.create(model=subject.server.model, input=asked).data
     for text, found, expected in zip(asked, made, subject.opened.pool(asked, "embed"), strict=True):
         apart = float((torch.tensor(found.embedding) - expected).abs().max())
         if not apart <= TOLERANCE:
@@ -236,37 +201,6 @@ def embeddings(subject: Subject) -> str:
 def _has_template(subject: Subject) -> None:
     if not subject.opened.has_chat_template:
         raise NotApplicable("the tiny checkpoint has no chat template")
-
-
-def _ask(subject: Subject, messages: Sequence[Mapping[str, Any]], what: str) -> None:
-    """Ask, whole and streamed, and compare with the engine in this process."""
-    subject.trying = f"POST /v1/chat/completions, {what}"
-    expected = subject.opened.chat(messages, TOKENS)
-    given = {"model": subject.server.model, "messages": list(messages), "logprobs": True, **GREEDY}
-    create: Callable[..., Any] = _client(subject).chat.completions.create
-    choice = create(**given).choices[0]
-    _hold(subject, choice.message.content, [entry.logprob for entry in choice.logprobs.content], expected)
-    parts = [chunk.choices[0].delta.content or "" for chunk in create(**given, stream=True) if chunk.choices]
-    _hold_stream(subject, parts, expected)
-
-
-def _hold(subject: Subject, text: str, logprobs: Sequence[float], expected: Completion) -> None:
-    """Compare a whole answer with that of the engine in this process."""
-    tokens = expected.token_ids[: len(logprobs)]
-    what = "" if text == expected.text else f"{text!r} where core.LLM says {expected.text!r}"
-    what = what or unlike(Completion(tokens, tuple(logprobs)), expected)
-    if what or len(tokens) != len(expected.token_ids):
-        raise Broken(what or f"{len(tokens)} tokens of {TOKENS}", smallest=subject.trying, cause=ELSEWHERE)
-
-
-def _hold_stream(subject: Subject, parts: Sequence[str], expected: Completion) -> None:
-    """Compare a streamed answer with that of the engine in this process."""
-    if "".join(parts) != expected.text:
-        raise Broken(
-            f"the stream says {''.join(parts)!r} where core.LLM says {expected.text!r}",
-            smallest=f"{subject.trying}, stream=True",
-            cause="a tokenizer whose decoding of a token depends on what comes later, or " + ELSEWHERE,
-        )
 
 
 LAWS = (serves, completions, chat, media, refuses, transcription, embeddings)
