@@ -93,7 +93,7 @@ class Runner:
         """
         result = StepResult(failed=self.encoder.encode(plan))
         lost = {id(r) for r, _ in result.failed}
-        result.computed = [s for s in plan if id(s.request) not in lost]
+        result.computed = [s for s in plan if id(s.request) not in lost] if lost else plan
         if not result.computed:
             return result
         step = self.builder.build(result.computed)
@@ -103,7 +103,7 @@ class Runner:
             if self.head is not None:
                 self._pool(self.head, step, hidden, result)
                 return result
-            result.requests = [s.request for s in step.order if s.samples]
+            result.requests = step.sampled
             if every_row:
                 result.computed, result.logits = step.order, self.model.compute_logits(hidden)
                 return result
@@ -111,7 +111,8 @@ class Runner:
             if len(hidden) > len(step.sample_rows):
                 self._prompt_logprobs(step, hidden, result)
             if result.requests:
-                result.logits = self._logits(hidden[step.sample_rows])
+                every = len(step.sample_rows) == len(hidden)
+                result.logits = self._logits(hidden if every else hidden[step.sample_rows])
         finally:
             self.holder.current = None
         return result

@@ -57,7 +57,8 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> Sampled:
     best, tokens = logits.max(dim=-1)
     finite = left = best.isfinite()
     failed: Failures = {}
-    further = [i for i, r in enumerate(requests) if _looks_further(r)]
+    special = [i for i, r in enumerate(requests) if not r.params.plain]
+    further = [i for i in special if _looks_further(requests[i])]
     if further:
         rows = send(np.array(further), logits.device)
         scores = logits.index_select(0, rows).float()  # a copy: logprobs are of the model's own
@@ -69,7 +70,7 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> Sampled:
         if not out.bad[i] and (at in failed or not host[2, i]):
             out.failed[i] = failed.get(at) or nothing_left(requests[i])
     asked = [
-        i for i, r in enumerate(requests) if r.params.logprobs is not None and not out.bad[i] and i not in out.failed
+        i for i in special if requests[i].params.logprobs is not None and not out.bad[i] and i not in out.failed
     ]
     if asked:
         wanted = [requests[i].params.logprobs or 0 for i in asked]

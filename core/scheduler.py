@@ -22,7 +22,7 @@ from .request import Request, Status
 Chunking = Literal["any", "item-atomic", "no"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one for each token, and that would make it three times as slow to make
 class Scheduled:
     """One sequence's part of a step.
 
@@ -154,15 +154,19 @@ class Scheduler:
     def _go_on(self, step: _Step) -> None:
         """Give every running sequence its part. A long prompt leaves room for the tokens that others decode, and for
         prompts that wait."""
-        reserved = sum(len(r.token_ids) - r.num_computed == 1 for r in self.running) + self._wanted_by_waiting()
-        index = 0
+        index, size, wanted = 0, self.pool.page_size, self._wanted_by_waiting()
         while index < len(self.running) and step.tokens > 0:
             request = self.running[index]
             index += 1
             start, limit = request.num_computed, len(request.token_ids) - request.num_computed
             if limit == 1:
-                reserved -= 1
+                if start >= request.prompt_len and start < size * len(request.pages):
+                    # Most of what there is to do, in every step: a decoded token that has its page asks nothing more.
+                    step.plan.append(Scheduled(request, start, 1))
+                    step.tokens -= 1
+                    continue
             else:
+                reserved = wanted + sum(len(r.token_ids) - r.num_computed == 1 for r in self.running[index:])
                 limit = min(limit, max(step.tokens - reserved, step.tokens // 4, 1))
             count, encode, rows = self._chunk(request, start, limit, step)
             if count == 0:

@@ -98,6 +98,7 @@ class StepTensors:
         make_groups, make_sequences: See `groups` and `sequences`.
         places: Where what is made later goes.
         pages: `(slots, pages)` int32, the page table.
+        sampled: The sequences that get a token, in this order.
         sample_rows: `(sampled,)` rows whose hidden states become logits.
         watched: Whether somebody wants to see how some of the tokens attend over encoder states.
     """
@@ -112,6 +113,7 @@ class StepTensors:
     make_sequences: Callable[[], StepSequences]
     places: Places
     pages: Tensor
+    sampled: list[Request]
     sample_rows: Tensor
     watched: bool = False
     _rotary: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -141,17 +143,18 @@ class StepTensors:
     def cos_sin(
         self, rotary: RotaryEmbedding, dtype: torch.dtype, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, `(tokens, rotary_dim / 2)`: computed once a step for all layers that share `rotary`.
+        """Cosines and sines, `(tokens, rotary_dim / 2)`, contiguous: computed once a step for all layers that share `rotary`.
 
         A model that gives its attention other positions than the step's gets those.
         """
         if positions is not None and positions is not self.positions:
             cos, sin = rotary.cos_sin(positions, self.lengths)
-            return cos.to(dtype), sin.to(dtype)
+            return cos.to(dtype).contiguous(), sin.to(dtype).contiguous()
         found = self._rotary.get((id(rotary), dtype))
         if found is None:
             cos, sin = rotary.cos_sin(self.positions, self.lengths, below=self.below)
-            self._rotary[id(rotary), dtype] = found = (cos.to(dtype), sin.to(dtype))
+            found = (cos.to(dtype).contiguous(), sin.to(dtype).contiguous())
+            self._rotary[id(rotary), dtype] = found
         return found
 
 
@@ -229,7 +232,7 @@ class StepBuilder:
         rows = np.repeat(slots, counts)
         positions = np.arange(counts.sum()) - np.repeat(firsts - starts, counts)
         pages = self.pages[rows, positions // self.page_size].astype(np.int64)
-        samples = np.array([s.samples for s in ordered], dtype=np.bool_)
+        samples = [s.samples for s in ordered]
         whole = np.array([s.request.whole_len for s in ordered], dtype=np.int64)
         return StepTensors(
             order=ordered,
@@ -242,6 +245,7 @@ class StepBuilder:
             make_sequences=partial(StepSequences.of, "pages", slots, counts, starts + counts, self.places),
             places=self.places,
             pages=self.table.tensor,
+            sampled=[s.request for s, last in zip(ordered, samples) if last],
             sample_rows=self._tensor((firsts + counts - 1)[samples]),
             watched=_watched(ordered),
         )

@@ -162,7 +162,7 @@ class CompiledAttention:
         """Write the rotated k, and v, to their pages; returns the rotated q."""
         layer, half, cos, sin = self.layer, 0, None, None
         if layer.rotary is not None:
-            cos, sin = (x.contiguous() for x in step.cos_sin(layer.rotary, torch.float32, positions))
+            cos, sin = step.cos_sin(layer.rotary, torch.float32, positions)
             half = cos.shape[-1]
         turned = torch.empty(q.shape, dtype=q.dtype)
         rotary_and_write(
@@ -177,8 +177,8 @@ class CompiledAttention:
             sin.data_ptr() if sin is not None else 0,
             half,
             turned.data_ptr(),
-            self.keys.data_ptr(),
-            self.values.data_ptr(),
+            self.pages.keys,
+            self.pages.values,
             step.cache_slots.numpy(),
             layer.num_heads,
             layer.num_kv_heads,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ._lanes import DOTS_BF16
-from ._product import BLOCK, packed_product
+from ._product import BLOCK, packed_product, packed_row
 from .compiled import kind_of
 from .linear import ROWS_HINT, PackedLinear
 
@@ -26,30 +26,35 @@ class CompiledPackedLinear(PackedLinear):
         super().__init__(weight, bias)
         self.outputs, self.inputs = weight.shape
         self.address = packed_address(weight.contiguous(), self.packed)
-        self.kind = kind_of(torch.bfloat16)
+        self.work = self.inputs * self.outputs
+        self.kind, self.bias_address = kind_of(torch.bfloat16), bias.data_ptr() if bias is not None else 0
         if bias is not None and bias.dtype is not weight.dtype:
             self.address = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = x.numel() // self.inputs
+        rows = len(x) if x.ndim == 2 else x.numel() // self.inputs
         if self.address is None or not 0 < rows <= MOST_ROWS or x.dtype is not torch.bfloat16:
             return super().__call__(x)
         flat = x if x.ndim == 2 else x.reshape(rows, self.inputs)
         if flat.stride(1) != 1:
             flat = flat.contiguous()
         out = torch.empty(rows, self.outputs, dtype=torch.bfloat16)
-        packed_product(
-            self.inputs * self.outputs,
-            flat.data_ptr(),
-            flat.stride(0),
-            rows,
-            self.address,
-            self.bias.data_ptr() if self.bias is not None else 0,
-            out.data_ptr(),
-            self.inputs,
-            self.outputs,
-            self.kind,
-        )
+        address, shape = flat.data_ptr(), (self.inputs, self.outputs)
+        if rows == 1:
+            workers = torch.get_num_threads()
+            packed_row(self.work, address, self.address, self.bias_address, out.data_ptr(), *shape, workers, self.kind)
+        else:
+            packed_product(
+                self.work,
+                address,
+                flat.stride(0),
+                rows,
+                self.address,
+                self.bias_address,
+                out.data_ptr(),
+                *shape,
+                self.kind,
+            )
         return out if x.ndim == 2 else out.view(*x.shape[:-1], self.outputs)
 
 
