@@ -69,9 +69,7 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> Sampled:
     for at, i in enumerate(further):
         if not out.bad[i] and (at in failed or not host[2, i]):
             out.failed[i] = failed.get(at) or nothing_left(requests[i])
-    asked = [
-        i for i in special if requests[i].params.logprobs is not None and not out.bad[i] and i not in out.failed
-    ]
+    asked = [i for i in special if requests[i].params.logprobs is not None and not out.bad[i] and i not in out.failed]
     if asked:
         wanted = [requests[i].params.logprobs or 0 for i in asked]
         some = logits.index_select(0, send(np.array(asked), logits.device))
