@@ -15,7 +15,15 @@ from .errors import HttpError, Problem, problem_of
 
 SPEECH = ("/v1/audio/transcriptions", "/v1/audio/translations")
 """Endpoints that take a form, of which a line holds the fields."""
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", *SPEECH)
+ENDPOINTS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/classify",
+    *SPEECH,
+)
 
 
 @dataclass(frozen=True)
