@@ -27,7 +27,7 @@ from .served import Served, own_mib
 
 CHAT = "/v1/chat/completions"
 TOGETHER = 8
-CACHES = {"kv_cache_bytes": 16 * 2**20, "encoder_cache_bytes": 2 * 2**20, "processing_cache_bytes": 2 * 2**20}
+CACHES = {"kv_cache_bytes": 4 * 2**20, "encoder_cache_bytes": 2 * 2**20, "processing_cache_bytes": 2 * 2**20}
 """Small enough to be full before anything is counted."""
 KINDS = ("text", "stream", "picture", "new picture", "leaves", "refused")
 

@@ -122,7 +122,7 @@ def serve(
         float | None, _option("--input-timeout", help="Seconds that a prompt may take there.", default=30)
     ] = None,
     load_timeout: Annotated[
-        float | None, _option("--load-timeout", help="Seconds without progress until loading hangs.", default=600)
+        float | None, _option("--load-timeout", help="Seconds without progress until loading is given up.", default=600)
     ] = None,
     engine_restarts: Annotated[
         int | None, _option("--engine-restarts", help="How often a dead engine is replaced.", default=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +25,8 @@ from .input_pool import InputPool
 from .remote_inputs import RemoteInputs
 
 T = TypeVar("T")
+_FINDING = threading.Lock()
+"""One model at a time: what an import of a plugin changes in the process is put back, and two at once would undo each other's."""
 
 
 class _Rules:
@@ -75,6 +78,10 @@ class RemoteEngine:
         Raises:
             StartupError: The model cannot be run as asked.
         """
+        with _FINDING:
+            return self._find(model, options)
+
+    def _find(self, model: str, options: Mapping[str, Any]) -> wire.Setup:
         with Catalog.noting() as plugins:
             blueprint = Blueprint.of(model, options)
         records = [plugin.record() for plugin in plugins.values()]

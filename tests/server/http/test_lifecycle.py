@@ -136,6 +136,18 @@ def test_the_banners_command_works(served: Served) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("demo", "says"), [("demo/llava", "red circle"), ("demo/whisper", "text")])
+def test_the_banners_command_shows_what_a_demo_can_do(start: Start, demo: str, says: str) -> None:
+    with start(demo, "--kv-cache-bytes", str(2**24)) as served:
+        command = served.wait_for(r"^\s+(curl .*)$")[1]
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        if done.returncode == 127:
+            pytest.skip("curl is not installed")
+        assert says in done.stdout, (command, done)
+        assert "Warning" not in served.log
+
+
+@pytest.mark.slow
 def test_R089_R090_a_servers_whole_life(start: Start, llava_folder: Path) -> None:
     """Its engine is killed in mid-flight, and replaced; then it is told to end in mid-stream, and ends the stream first."""
     with start(str(llava_folder), *NAME, *ENGINE, "--drain-timeout", "60") as served:
