@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-_KINDS = "llm (text), vlm (pictures and text), asr (speech to text), hybrid (state layers and attention), embedding \
-(vectors of texts) or quantization (weights in fewer bits)."
+from ..scaffold import kinds, scaffold
+
+_KINDS = ", ".join(f"{name} ({start.about})" for name, start in kinds().items())
 
 
 def new(
@@ -20,8 +21,6 @@ def new(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; engine-plugin-NAME by itself.")] = None,
 ) -> None:
     """Make a plugin: a small model that passes `engine plugins verify` and its own tests, untouched."""
-    from ..scaffold import kinds, scaffold
-
     folder = output or Path(f"engine-plugin-{name}")
     made = scaffold(name, kind, folder, upstream=upstream)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
