@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 
 from .errors import EngineDeadError
 
@@ -24,7 +23,7 @@ _START = (
 
 
 class ServerProcess:
-    """A server and the log that it wrote; a context manager.
+    """A server and the log that it wrote.
 
     Args:
         model: What it serves.
@@ -89,11 +88,3 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def __enter__(self) -> ServerProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
