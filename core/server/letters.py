@@ -53,7 +53,7 @@ def write_job(key: int, job: Job, remaining: float | None) -> wire.Add:
         cross_attention_heads=list(first.cross_attention_heads),
         remaining=remaining,
         pooling=write_pooling(first.pooling) if first.pooling is not None else None,
-        token_types=first.token_types,
+        token_types=tuple(first.token_types),
     )
 
 
@@ -83,7 +83,7 @@ def write_prompt(made: ProcessedInput) -> wire.Made:
         cross_attention_heads=list(made.cross_attention_heads),
         tool_form=tools.form.marker if tools is not None else None,
         tool_names=sorted(tools.names) if tools is not None else [],
-        token_types=made.token_types,
+        token_types=tuple(made.token_types),
     )
 
 

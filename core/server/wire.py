@@ -105,7 +105,7 @@ class Add(msgspec.Struct, tag="add", array_like=True):
     cross_attention_heads: list[tuple[int, int]]
     remaining: float | None
     pooling: Pooling | None = None
-    token_types: Sequence[int] = ()
+    token_types: tuple[int, ...] = ()
 
 
 class Abort(msgspec.Struct, tag="abort", array_like=True):
@@ -244,7 +244,7 @@ class Made(msgspec.Struct, tag="made", array_like=True):
     cross_attention_heads: list[tuple[int, int]]
     tool_form: str | None
     tool_names: list[str]
-    token_types: Sequence[int] = ()
+    token_types: tuple[int, ...] = ()
 
 
 class Failed(msgspec.Struct, tag="failed", array_like=True):

@@ -16,9 +16,9 @@ from core.server.settings import ServerSettings
 from .conftest import KEY, Served
 
 EXAMPLES = 12
-ROUTES = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/classify", "/tokenize", "/detokenize",
-          "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/models", "/v1/models/{model}", "/health", "/ready",
-          "/version", "/metrics"]  # fmt: skip
+ROUTES = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/classify",
+          "/tokenize", "/detokenize", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/models",
+          "/v1/models/{model}", "/health", "/ready", "/version", "/metrics"]  # fmt: skip
 EXPECTED = {200, 400, 404, 405, 406, 413, 415, 431}
 
 
