@@ -357,7 +357,9 @@ class InputProcessor:
         self._check_sizes(prompt)
         self._check_vocabulary(prompt)
         if len(prompt.prompt_token_ids) > self.longest_prompt:
-            advice = " (prompt and output together); shorten it" if self.room_for_answer else "; cut it with truncate=True"
+            advice = (
+                " (prompt and output together); shorten it" if self.room_for_answer else "; cut it with truncate=True"
+            )
             raise ContextLengthError(
                 f"the prompt has {len(prompt.prompt_token_ids)} tokens, but this engine's sequences hold {self.max_model_len}"
                 f"{advice} or raise max_model_len",

@@ -273,9 +273,7 @@ class LLM:
         show = len(jobs) > 1 if use_progress is None else use_progress
         return self.runner.finish(jobs, on_error, show_progress=show)
 
-    def pool(
-        self, call: PoolingCall[T], on_error: OnError = "raise", use_progress: bool | None = None
-    ) -> list[T]:
+    def pool(self, call: PoolingCall[T], on_error: OnError = "raise", use_progress: bool | None = None) -> list[T]:
         """Answer a call: what `embed`, `classify` and `score` have in common."""
         check_on_error(on_error)
         process = self.engine.inputs.process_pooled
