@@ -105,6 +105,9 @@ class Blueprint:
         return int(self.checkpoint.hf_config.get_text_config().hidden_size)
 
 
+KNOWN_TASKS = ("generate", "transcription", *POOLING_TASKS)
+
+
 def _refuse_what_it_cannot(plugin: ResolvedPlugin, capabilities: Capabilities) -> None:
     record, tasks = plugin.architecture, capabilities.tasks
     if record.kind == "component":
@@ -112,8 +115,9 @@ def _refuse_what_it_cannot(plugin: ResolvedPlugin, capabilities: Capabilities) -
             f"{record.name} ({plugin.describe()}) is a component that other models are built from, not a model",
             param="model",
         )
-    if not {"generate", "transcription", *POOLING_TASKS} & set(tasks):
+    if not set(KNOWN_TASKS) & set(tasks):
         raise InvalidConfigError(
-            f"{record.name} ({plugin.describe()}) does nothing that this engine knows; it offers: {', '.join(tasks)}",
+            f"{record.name} ({plugin.describe()}) offers {', '.join(tasks) or 'no task'}; this engine can do "
+            f"{', '.join(KNOWN_TASKS)}",
             param="model",
         )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..client.endpoint import DEFAULT_URL, Endpoint, missing
 from ..errors import EngineError
+from .output import shown
 
 if TYPE_CHECKING:
     from ..client.talk import Talk
@@ -110,12 +114,31 @@ def _do(talk: Talk, line: str, stats: bool) -> None:
     elif command.startswith("/") and "/" not in command[1:] and command[1:].isalpha():
         _note(f"there is no command {command}\n{COMMANDS}")
     elif line:
-        with contextlib.closing(talk.ask(line)) as pieces:
+        with contextlib.closing(talk.ask(line)) as pieces, _interrupts() as interrupted:
             for piece in pieces:
-                print(piece, end="", flush=True)
+                print(shown(piece), end="", flush=True)
+                if interrupted:
+                    raise KeyboardInterrupt
         print(flush=True)
         if stats:
             _note(f"[{talk.answer.told()}]")
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """The signals of Ctrl-C that came. Each raises `KeyboardInterrupt`, too, but who is in the midst of a callback
+    loses that."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _edit_lines() -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
+
+_CONTROLS = dict.fromkeys(
+    (c for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"), "\N{REPLACEMENT CHARACTER}"
+)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -19,6 +24,11 @@ def pairs(values: Sequence[tuple[str, str]], indent: str = "") -> str:
     """Names and values, aligned."""
     width = max((len(name) for name, _ in values), default=0)
     return "\n".join(f"{indent}{name.ljust(width)}  {value}".rstrip() for name, value in values)
+
+
+def shown(text: str) -> str:
+    """A model's text for standard output: a terminal, whose cursor control characters could move, or worse, gets none."""
+    return text.translate(_CONTROLS) if sys.stdout.isatty() else text
 
 
 def as_json(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import EngineError
+from .output import shown
 from .plugin_options import PLUGIN_OPTION_HELP, parse_plugin_options
 from .quantization import QUANTIZATION_HELP, parse_quantization
 
@@ -121,7 +122,7 @@ class _Conversation:
             text, tokens, reason = text + part.text, tokens + len(part.token_ids), part.finish_reason
             prompt_tokens = len(delta.prompt_token_ids)
             if self.stream and not self.as_json:
-                print(part.text, end="", flush=True)
+                print(shown(part.text), end="", flush=True)
         seconds = time.monotonic() - start
         rate = (tokens - 1) / max(1e-9, time.monotonic() - first) if first is not None and tokens > 1 else 0.0
         if self.as_json:
@@ -130,7 +131,7 @@ class _Conversation:
                 "seconds": round(seconds, 4), "model": self.llm.plan.architecture, "plugin": self.llm.plan.plugin,
             }, ensure_ascii=False), flush=True)  # fmt: skip
         else:
-            print("" if self.stream else text, flush=True)
+            print("" if self.stream else shown(text), flush=True)
             wait = (first or start) - start
             self.note(f"[{prompt_tokens} + {tokens} tokens, first after {wait * 1e3:.0f} ms, then {rate:.0f} tokens/s]")
         return text

@@ -16,6 +16,8 @@ from core.request import Request
 from .conftest import assert_idle, picture, prompt_ids
 
 REQUESTS, AT_A_TIME = 10_000, 200
+GROWTH = 16 * 2**20
+"""Bytes; a picture's embeddings kept for each request would be many times as many."""
 SALTS = ("", "", "", "a")
 
 
@@ -69,9 +71,9 @@ def test_pages_and_bytes_return_to_baseline_after_ten_thousand_requests(llava_fo
     options = {"block_size": 4, "max_model_len": 64, "max_num_seqs": 48, "kv_cache_bytes": 120 * 4 * 512}
     with LLM(str(llava_folder), dtype="float32", encoder_cache_bytes=10_000, **options) as llm:
         maker, before, resident = JobMaker(llm.engine), requests_alive(), []
-        for _ in range(
-            2
-        ):  # the same twice: what is kept for the shapes of steps (oneDNN's primitives) is kept by the first
+        # The same again and again: what is kept for the shapes of steps (oneDNN's primitives) is kept by the first. What leaks
+        # does so every time; an allocator takes another piece of memory now and then, and keeps it.
+        while len(resident) < 2 or (resident[-1] - resident[-2] >= GROWTH and len(resident) < 4):
             llm.engine.reset_caches()
             rng = random.Random(0)
             for _ in range(REQUESTS // 2 // AT_A_TIME):
@@ -81,7 +83,7 @@ def test_pages_and_bytes_return_to_baseline_after_ten_thousand_requests(llava_fo
         assert requests_alive() == before
         assert llm.engine.scheduler.num_preemptions > 0
         assert 0 < llm.engine.runner.encoder.cache.num_bytes <= 10_000
-        assert resident[1] - resident[0] < 16 * 2**20
+        assert resident[-1] - resident[-2] < GROWTH, resident
         llm.engine.reset_caches()
         assert llm.engine.runner.encoder.cache.num_bytes == llm.engine.inputs.memory.num_bytes == 0
         assert llm.engine.pool.find([b""]) == []

@@ -385,7 +385,7 @@ def test_a_class_that_implements_nothing_is_refused_at_start(open_llm: Open) -> 
 
     with pytest.raises(PluginContractError, match=r"does not derive from sdk\.SupportsTranscription"):
         open_llm(Nothing)
-    with pytest.raises(InvalidConfigError, match="does not generate text"):
+    with pytest.raises(InvalidConfigError, match="offers no task; this engine can do generate, transcription"):
         open_llm(None)
 
 

@@ -34,6 +34,8 @@ PROMPTS = {
     "three pictures": ("USER: <image> and then <image><image> differ how? ASSISTANT:", 3),
 }
 TOKENS = 64
+WITHOUT_ORACLE = ("MambaForCausalLM", "Mamba2ForCausalLM")
+"""transformers' LLaVA asks its language model for `embed_tokens` and `past_key_values`, which its Mambas have not."""
 OVER = {
     "llava": (tiny.llava, LlavaConfig, LlavaForConditionalGeneration),
     "llava_next": (tiny.llava_next, LlavaNextConfig, LlavaNextForConditionalGeneration),
@@ -48,9 +50,11 @@ def installed() -> list[Architecture]:
 
 
 def language_models() -> dict[str, Architecture]:
-    """Those that take text alone, and bring a tiny checkpoint."""
+    """Those that take text alone, bring a tiny checkpoint, and have an oracle under LLaVA."""
     return {
-        r.name: r for r in installed() if r.kind == "model" and r.role == "causal-lm" and not r.processor and r.tiny
+        r.name: r
+        for r in installed()
+        if r.kind == "model" and r.role == "causal-lm" and not r.processor and r.tiny and r.name not in WITHOUT_ORACLE
     }
 
 

@@ -30,6 +30,8 @@ from .conftest import PATIENCE, asking, data_uri, error_of, png
 CHAT = "/v1/chat/completions"
 MOST_SECONDS = 0.020
 """Of the processor, for one callback."""
+TRIES = 3
+"""What takes too long does so each time; a neighbour on the machine, which makes a processor slower too, now and then."""
 
 
 class Watch:
@@ -141,11 +143,17 @@ def test_R092_no_request_holds_up_the_loop(
 ) -> None:
     content = json.dumps(body()).encode()
     http.post(path, json={"model": "tiny", "messages": asking("x"), "prompt": "x", "max_tokens": 2})
-    watch = Watch(monkeypatch, inside.thread)
-    response = http.post(path, content=content, headers={"Content-Type": "application/json"})
-    assert response.status_code == status, response.text[:500]
-    assert len(watch.taken) > 10
-    assert watch.longest[0][0] < MOST_SECONDS, watch.longest
+    longest = []
+    for _ in range(TRIES):
+        with monkeypatch.context() as patched:
+            watch = Watch(patched, inside.thread)
+            response = http.post(path, content=content, headers={"Content-Type": "application/json"})
+        assert response.status_code == status, response.text[:500]
+        assert len(watch.taken) > 10
+        longest.append(watch.longest)
+        if watch.longest[0][0] < MOST_SECONDS:
+            return
+    raise AssertionError(f"a callback took the processor too long, {TRIES} times: {longest}")
 
 
 def test_R092_no_form_holds_up_the_loop(inside: Inside, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> None:
