@@ -35,7 +35,7 @@ def build(folder: Path, count: int) -> None:
                 "engine.v1.model_types": {f"bench{number}": f"{package}.plugin"},
             },
             files={f"{package}/plugin.py": plugin_source(architecture, model_types=(f"bench{number}",))},
-            requires=["engine-plugin-sdk>=0.1,<0.2", "transformers>=5.16"],
+            requires=["engine-plugin-sdk>=1.0,<2", "transformers>=5.16"],
         )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sdk._lazy import attach
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __getattr__, __dir__, _names = attach(
     __name__,

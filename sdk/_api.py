@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-API_VERSION: Final = (0, 1)
-"""(major, minor) of the SDK surface. The major is the N of the entry-point group `engine.v<N>` counted from 1; until
-the surface is frozen as (1, 0) it is 0 and may change."""
+API_VERSION: Final = (1, 0)
+"""(major, minor) of the SDK surface; the major is the N of the entry-point group `engine.v<N>`. A minor only adds; what
+is to go warns for two minors first."""
 
 DISTRIBUTION: Final = "engine-plugin-sdk"
 """The distribution of `core` and `sdk`; a plugin's requirement on it is the minor version it was written for."""

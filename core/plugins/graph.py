@@ -13,7 +13,7 @@ class Edge:
     """One plugin needs another.
 
     Attributes:
-        needs: The requirement, e.g. `"engine-plugin-llama>=0.1,<0.2"`.
+        needs: The requirement, e.g. `"engine-plugin-llama>=1.0,<2"`.
         plugin: The normalised name of the other.
         met: Whether a fitting version is installed.
     """

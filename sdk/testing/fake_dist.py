@@ -73,7 +73,7 @@ class FakeSite:
         version: str = "0.1.0",
         group: str = "engine.v1",
         model_types: tuple[str, ...] = (),
-        requires: Sequence[str] = ("engine-plugin-sdk>=0.1,<0.2",),
+        requires: Sequence[str] = ("engine-plugin-sdk>=1.0,<2",),
         source: str | None = None,
         imports: str = "",
         files: Mapping[str, str] | None = None,
