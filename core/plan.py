@@ -165,7 +165,8 @@ class EnginePlan:
         ]  # fmt: skip
         if self.attention:
             pool = f"{self.num_pages} pages of {self.page_size} tokens"
-            room = f"{self.full_sequences:.1f} sequences of {self.max_model_len}"
+            digits = 1 if self.full_sequences < 10 else 0
+            room = f"{self.full_sequences:.{digits}f} sequences of {self.max_model_len}"
             lines.append(("cache", f"{size(m.cache)} of {size(m.available)} free: {pool}, {room}"))
         return lines
 
