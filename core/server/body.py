@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -44,8 +45,8 @@ class BodyReader:
         self.most, self.idle = settings.max_body_bytes, settings.idle_timeout
         self.places, self.held = asyncio.Semaphore(settings.max_uploads), 0
 
-    async def read(self, request: Request) -> bytearray:
-        """The whole body.
+    async def read(self, request: Request) -> list[bytes]:
+        """The whole body, in the parts in which it came: to join a large one would copy it in the event loop.
 
         Raises:
             HttpError: It is too large, or does not come.
@@ -54,21 +55,23 @@ class BodyReader:
         said = request.headers.get("content-length", "0")
         if said.isdigit() and len(said) < 20 and int(said) > self.most:
             raise await self._too_large(request)
-        body = bytearray()
+        parts: list[bytes] = []
+        size = 0
         try:
             while True:
                 message = await self._next(request)
                 part = message.get("body", b"")
-                body += part
+                parts.append(part)
+                size += len(part)
                 self.held += len(part)
-                if len(body) > self.most:
+                if size > self.most:
                     raise await self._too_large(request)
                 if self.held > BUFFERED_BYTES:
                     raise OverloadedError("the requests that are being received take all the memory there is for them")
                 if not message.get("more_body"):
-                    return body
+                    return parts
         except BaseException:
-            self.release(len(body))
+            self.release(size)
             raise
 
     def release(self, size: int) -> None:
@@ -105,16 +108,16 @@ def route_for(content_type: str, reader: BodyReader) -> type[APIRoute]:
 
             async def checked(request: Request) -> Response:
                 _check_type(request, content_type)
-                body = await reader.read(request)
-                size = len(body)
+                parts = await reader.read(request)
+                size = sum(map(len, parts))
                 try:
                     if self.body_field is None:
-                        return await handle(_Form(request, body))
+                        return await handle(_Form(request, parts))
                     if size > SMALL_BYTES:
                         async with reader.places:
-                            value = await asyncio.to_thread(_checked, body, self.body_field)
+                            value = await asyncio.to_thread(_checked, parts, self.body_field)
                     else:
-                        value = parse(body) if body else None
+                        value = parse(b"".join(parts)) if size else None
                     return await handle(_Json(request, value, is_empty=not size))
                 finally:
                     reader.release(size)
@@ -124,10 +127,11 @@ def route_for(content_type: str, reader: BodyReader) -> type[APIRoute]:
     return Route
 
 
-def _checked(body: bytearray, field: Any) -> Any:
-    """The request that a body is, of the route's own class: FastAPI takes it as it is. The body is empty afterwards."""
+def _checked(parts: list[bytes], field: Any) -> Any:
+    """The request that a body is, of the route's own class: FastAPI takes it as it is. There are no parts afterwards."""
+    body = b"".join(parts)
+    parts.clear()
     value, errors = field.validate(parse(body), {}, loc=("body",))
-    body.clear()
     if errors:
         raise RequestValidationError(errors)
     return value
@@ -161,15 +165,15 @@ class _Json(Request):
 class _Form(Request):
     """A request with its body to be read again, a piece at a time; after that, it tells when the client leaves."""
 
-    def __init__(self, request: Request, body: bytearray) -> None:
+    def __init__(self, request: Request, parts: list[bytes]) -> None:
         super().__init__(request.scope, self._next)
-        self._whole, self._live = body, request.receive
-        self._starts = iter(range(0, max(1, len(body)), FORM_BYTES))
+        self._live = request.receive
+        pieces = (part[i : i + FORM_BYTES] for part in parts for i in range(0, len(part), FORM_BYTES))
+        self._pieces = deque(pieces) or deque([b""])
 
     async def _next(self) -> Message:
-        start = next(self._starts, None)
-        if start is None:
+        if not self._pieces:
             return await self._live()
         await asyncio.sleep(0)
-        piece, end = bytes(self._whole[start : start + FORM_BYTES]), start + FORM_BYTES
-        return {"type": "http.request", "body": piece, "more_body": end < len(self._whole)}
+        piece = self._pieces.popleft()
+        return {"type": "http.request", "body": piece, "more_body": bool(self._pieces)}
