@@ -23,7 +23,7 @@ FILE_BLOCK = re.compile(r"```\w+ file=(\S+)\n(.*?)```", re.DOTALL)
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NEEDS_THE_DEMO = "embedding.md"  # has a test of its own, below
 PROGRAMS = sorted(p for p in ROOT.glob("docs/*.md") if PYTHON_BLOCK.search(p.read_text()) and p.name != NEEDS_THE_DEMO)
-LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )(?!https?://|#)([^)#\s]+)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
