@@ -25,7 +25,8 @@ class Model(nn.Module):
     """A model that turns token ids into logits.
 
     A subclass writes `__init__(self, *, ctx: ModelContext, prefix: str = "")`, `get_input_embeddings`, `forward` and
-    `compute_logits` with the layers of `sdk.layers`; caching, batching, packing and splitting are the engine's.
+    `compute_logits` with the layers of `sdk.layers`; caching, batching, packing and splitting are the engine's. The
+    defaults of these three serve a model with a language model inside, which `get_language_model` gives.
     """
 
     weight_map: ClassVar[WeightMap] = WeightMap()
@@ -50,15 +51,13 @@ class Model(nn.Module):
     ) -> Tensor:
         """Embed tokens: `(tokens,) -> (tokens, hidden)`. A model that takes no media takes `input_ids` alone.
 
-        The default serves a model that has a language model inside: it embeds the text by it and puts the media's
-        embeddings where `is_multimodal` is true.
+        The default has the language model inside embed the text, and puts the media's embeddings where
+        `is_multimodal` is true.
         """
-        inner = getattr(self, "get_language_model", None)
-        if inner is None:
-            raise NotImplementedError(f"{type(self).__qualname__} has no get_input_embeddings")
+        inner = _inside(self, "get_input_embeddings")
         # A placeholder may stand outside the vocabulary, and its embedding is replaced anyway.
         text = input_ids if is_multimodal is None else input_ids.masked_fill(is_multimodal, 0)
-        embeds: Tensor = inner().get_input_embeddings(text)
+        embeds: Tensor = inner.get_input_embeddings(text)
         if multimodal_embeddings is None:
             return embeds
         if is_multimodal is None:
@@ -77,18 +76,28 @@ class Model(nn.Module):
     ) -> Tensor:
         """Run the layers over the tokens of all requests, laid end to end: `(tokens,) -> (tokens, hidden)`.
 
+        The default has the language model inside run.
+
         Args:
             input_ids: `(tokens,)`; unused where `inputs_embeds` is given.
             positions: `(tokens,)`, each token's position in its own sequence.
             intermediate_tensors: From the pipeline stage before, if any.
             inputs_embeds: `(tokens, hidden)`, embeddings to use in the place of `input_ids`.
         """
-        raise NotImplementedError(f"{type(self).__qualname__} has no forward")
+        inner = _inside(self, "forward")
+        if intermediate_tensors is not None:
+            media["intermediate_tensors"] = intermediate_tensors
+        hidden: Tensor = inner(input_ids, positions, inputs_embeds=inputs_embeds, **media)
+        return hidden
 
     @hook
     def compute_logits(self, hidden_states: Tensor) -> Tensor:
-        """Hidden states of the rows that are sampled → logits: `(rows, hidden) -> (rows, vocab)`."""
-        raise NotImplementedError(f"{type(self).__qualname__} has no compute_logits")
+        """Hidden states of the rows that are sampled → logits: `(rows, hidden) -> (rows, vocab)`.
+
+        The default asks the language model inside.
+        """
+        logits: Tensor = _inside(self, "compute_logits").compute_logits(hidden_states)
+        return logits
 
     @hook
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
@@ -97,6 +106,14 @@ class Model(nn.Module):
         The default follows `weight_map` and what the layers say of their fused parts.
         """
         return load_weights(self, weights)
+
+
+def _inside(model: Model, left_out: str) -> Any:
+    """The language model inside, whose answer is the default of a hook that `model` has left out."""
+    inner = getattr(model, "get_language_model", lambda: model)()
+    if inner is model:
+        raise NotImplementedError(f"{type(model).__qualname__} has no {left_out}")
+    return inner
 
 
 def takes_media_mask(model: Model) -> bool:
@@ -173,7 +190,7 @@ class SupportsMultiModal:
 
     @hook
     def get_language_model(self) -> nn.Module:
-        """The language model inside."""
+        """The language model inside: what `Model` by itself has embed the text, run, and make logits."""
         raise NotImplementedError(f"{type(self).__qualname__} has no get_language_model")
 
 

@@ -18,7 +18,7 @@ from .linear import (
 )
 from .mamba import MambaMixer, SelectiveScan
 from .mamba2 import GatedRMSNorm, MambaMixer2, StateSpaceDual
-from .mlp import GatedMLP
+from .mlp import MLP, GatedMLP
 from .norm import LayerNorm, RMSNorm
 from .packed_attention import PackedEncoderAttention
 from .rotary import RotaryEmbedding
@@ -42,6 +42,7 @@ __all__ = [
     "GeluAndMul",
     "Layer",
     "LayerNorm",
+    "MLP",
     "MambaMixer",
     "MambaMixer2",
     "MergedColumnParallelLinear",

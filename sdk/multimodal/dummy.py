@@ -14,7 +14,7 @@ Info = TypeVar("Info", bound=BaseProcessingInfo)
 
 
 class BaseDummyInputsBuilder(Generic[Info]):
-    """Builds the inputs that need the most memory. A subclass writes both hooks."""
+    """Builds the inputs that need the most memory. A subclass writes `get_dummy_text`, and for other media both hooks."""
 
     def __init__(self, info: Info) -> None:
         self.info = info
@@ -30,8 +30,17 @@ class BaseDummyInputsBuilder(Generic[Info]):
 
     @hook
     def get_dummy_mm_data(self, seq_len: int, mm_counts: Mapping[str, int]) -> dict[str, Any]:
-        """Media that give as many embeddings as `mm_counts` items can: modality → items."""
-        raise NotImplementedError(f"{type(self).__qualname__} has no get_dummy_mm_data")
+        """Media that give as many embeddings as `mm_counts` items can: modality → items.
+
+        The default serves a model that takes pictures: they have the size that `info` says gives most embeddings.
+        """
+        if mm_counts.keys() - {"image"}:
+            raise NotImplementedError(
+                f"{type(self).__qualname__} has no get_dummy_mm_data; the default makes pictures alone"
+            )
+        width, height = self.info.get_image_size_with_most_features()
+        count = mm_counts.get("image", 0)
+        return {"image": self._get_dummy_images(width=width, height=height, num_images=count)}
 
     def _get_dummy_images(self, *, width: int, height: int, num_images: int) -> list[Any]:
         from PIL import Image

@@ -15,6 +15,7 @@ from sdk.multimodal import (
     BaseDummyInputsBuilder,
     BaseProcessingInfo,
     EmbeddingItems,
+    ImageSize,
     ProcessedItems,
 )
 from sdk.multimodal.items import parse_items
@@ -77,6 +78,18 @@ def test_the_rate_is_the_feature_extractors() -> None:
             return SimpleNamespace(feature_extractor=SimpleNamespace(sampling_rate=24_000))
 
     assert Info(SimpleNamespace()).get_audio_sample_rate() == 24_000  # type: ignore[arg-type]
+
+
+def test_dummy_media_by_default_are_pictures_and_nothing_else() -> None:
+    class Sees(BaseProcessingInfo):
+        def get_image_size_with_most_features(self) -> ImageSize:
+            return ImageSize(width=5, height=3)
+
+    builder = BaseDummyInputsBuilder[Any](Sees(SimpleNamespace()))  # type: ignore[arg-type]
+    (picture, _) = builder.get_dummy_mm_data(512, {"image": 2})["image"]
+    assert picture.size == (5, 3)
+    with pytest.raises(NotImplementedError, match="has no get_dummy_mm_data; the default makes pictures alone"):
+        builder.get_dummy_mm_data(512, {"image": 1, "audio": 1})
 
 
 def test_dummy_clips_are_clips() -> None:

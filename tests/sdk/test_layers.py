@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
+from transformers.models.clip.configuration_clip import CLIPVisionConfig
+from transformers.models.clip.modeling_clip import CLIPMLP
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
@@ -14,6 +16,7 @@ from transformers.models.mixtral.configuration_mixtral import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 from sdk.layers import (
+    MLP,
     Activation,
     ActivationAndMul,
     ColumnParallelLinear,
@@ -158,6 +161,15 @@ def test_gated_activations_by_their_own_names() -> None:
 def test_an_unknown_activation_is_named_with_those_there_are() -> None:
     with pytest.raises(ValueError, match="unknown activation 'swoosh'; known: gelu"):
         Activation("swoosh")
+
+
+def test_an_mlp_equals_clips() -> None:
+    config = CLIPVisionConfig(hidden_size=8, intermediate_size=12, num_attention_heads=2, hidden_act="quick_gelu")
+    theirs, ours = filled(CLIPMLP(config)), MLP(8, 12, "quick_gelu")
+    assert load_weights(ours, theirs.state_dict().items()) == {name for name, _ in ours.named_parameters()}
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(ours(x), theirs(x))
+    assert {name for name, _ in MLP(8, 12, "gelu", bias=False).named_parameters()} == {"fc1.weight", "fc2.weight"}
 
 
 @pytest.mark.parametrize("bias", [True, False])

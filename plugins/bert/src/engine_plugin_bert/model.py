@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from sdk import Model, ModelContext, SupportsPooling, WeightMap
 from sdk.errors import InvalidConfigError
 from sdk.layers import (
-    Activation,
+    MLP,
     BidirectionalAttention,
-    ColumnParallelLinear,
     LayerNorm,
     PositionEmbedding,
     QKVParallelLinear,
@@ -29,8 +28,8 @@ RENAMED = (
     (r"\.attention\.self\.(query|key|value)\.", r".\1."),
     (r"\.attention\.output\.dense\.", ".attention_output."),
     (r"\.attention\.output\.LayerNorm\.", ".attention_norm."),
-    (r"\.intermediate\.dense\.", ".up."),
-    (r"\.output\.dense\.", ".down."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
     (r"\.output\.LayerNorm\.", ".output_norm."),
     (r"^embeddings\.LayerNorm\.", "embeddings.norm."),
     (r"^pooler\.dense\.", "pooler."),
@@ -74,14 +73,12 @@ class BertBlock(nn.Module):
         self.attention = BidirectionalAttention(heads, hidden // heads)
         self.attention_output = RowParallelLinear(hidden, hidden)
         self.attention_norm = bert_norm(config)
-        self.up = ColumnParallelLinear(hidden, config.intermediate_size)
-        self.activation = Activation(config.hidden_act)
-        self.down = RowParallelLinear(config.intermediate_size, hidden)
+        self.mlp = MLP(hidden, config.intermediate_size, config.hidden_act)
         self.output_norm = bert_norm(config)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.attention_norm(x + self.attention_output(self.attention(*self.qkv(x))))
-        return self.output_norm(x + self.down(self.activation(self.up(x))))
+        return self.output_norm(x + self.mlp(x))
 
 
 class BertModel(Model, SupportsPooling):

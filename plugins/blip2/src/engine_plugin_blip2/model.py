@@ -24,8 +24,8 @@ class Blip2ForConditionalGeneration(Model, SupportsMultiModal):
             (r"^(qformer\..+\.(?:cross)?attention)\.attention\.", r"\1."),
             (r"^(qformer\..+\.(?:cross)?attention)\.output\.dense\.", r"\1.output."),
             (r"^(qformer\..+\.(?:cross)?attention)\.output\.LayerNorm\.", r"\1.norm."),
-            (r"^(qformer\..+)\.intermediate_query\.dense\.", r"\1.up."),
-            (r"^(qformer\..+)\.output_query\.dense\.", r"\1.down."),
+            (r"^(qformer\..+)\.intermediate_query\.dense\.", r"\1.mlp.fc1."),
+            (r"^(qformer\..+)\.output_query\.dense\.", r"\1.mlp.fc2."),
             (r"^(qformer\..+)\.output_query\.LayerNorm\.", r"\1.norm."),
         ],
         # The Q-Former's way for texts, of its first training, and BERT's table of words beside it.
@@ -57,15 +57,3 @@ class Blip2ForConditionalGeneration(Model, SupportsMultiModal):
         picture = self.vision_model(pixel_values)
         queries = self.query_tokens.expand(len(picture), -1, -1)
         return self.language_projection(self.qformer(queries, picture))
-
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        positions: Tensor,
-        intermediate_tensors: dict[str, Tensor] | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        return self.language_model(input_ids, positions, intermediate_tensors, inputs_embeds)
-
-    def compute_logits(self, hidden_states: Tensor) -> Tensor:
-        return self.language_model.compute_logits(hidden_states)

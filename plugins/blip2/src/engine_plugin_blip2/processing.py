@@ -52,11 +52,6 @@ class Blip2DummyInputsBuilder(BaseDummyInputsBuilder[Blip2ProcessingInfo]):
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
         return ""
 
-    def get_dummy_mm_data(self, seq_len: int, mm_counts: Mapping[str, int]) -> dict[str, Any]:
-        size = self.info.get_image_size_with_most_features()
-        count = mm_counts.get("image", 0)
-        return {"image": self._get_dummy_images(width=size.width, height=size.height, num_images=count)}
-
 
 class Blip2MultiModalProcessor(BaseMultiModalProcessor[Blip2ProcessingInfo]):
     """Pictures are inserted at the start."""

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sdk.layers import (
-    Activation,
+    MLP,
     ColumnParallelLinear,
     EncoderAttention,
     LayerNorm,
@@ -46,16 +46,14 @@ class QFormerLayer(nn.Module):
         super().__init__()
         self.attention = QFormerAttention(config, config.hidden_size)
         self.crossattention = QFormerAttention(config, config.encoder_hidden_size) if sees else None
-        self.up = ColumnParallelLinear(config.hidden_size, config.intermediate_size)
-        self.activation = Activation(config.hidden_act)
-        self.down = RowParallelLinear(config.intermediate_size, config.hidden_size)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, x: Tensor, picture: Tensor) -> Tensor:
         x = self.attention(x, x)
         if self.crossattention is not None:
             x = self.crossattention(x, picture)
-        return self.norm(x + self.down(self.activation(self.up(x))))
+        return self.norm(x + self.mlp(x))
 
 
 class QFormer(nn.Module):

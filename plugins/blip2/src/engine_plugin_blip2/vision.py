@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from sdk import Encoder, ModelContext
 from sdk.layers import (
-    Activation,
-    ColumnParallelLinear,
+    MLP,
     EncoderAttention,
     LayerNorm,
     QKVParallelLinear,
@@ -57,19 +56,6 @@ class Blip2VisionAttention(nn.Module):
         return self.projection(self.attn(*self.qkv(x)))
 
 
-class Blip2VisionMLP(nn.Module):
-    """`fc2(act(fc1(x)))`: `(items, n, hidden) -> (items, n, hidden)`."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.fc1 = ColumnParallelLinear(config.hidden_size, config.intermediate_size)
-        self.activation_fn = Activation(config.hidden_act)
-        self.fc2 = RowParallelLinear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation_fn(self.fc1(x)))
-
-
 class Blip2VisionLayer(nn.Module):
     """One pre-norm block: `(items, n, hidden) -> (items, n, hidden)`."""
 
@@ -78,7 +64,7 @@ class Blip2VisionLayer(nn.Module):
         self.layer_norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.self_attn = Blip2VisionAttention(config)
         self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.mlp = Blip2VisionMLP(config)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x))

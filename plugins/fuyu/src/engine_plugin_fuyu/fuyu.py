@@ -55,15 +55,3 @@ class FuyuForCausalLM(Model, SupportsMultiModal):
         """
         patches = image_patches if pixel_values is None else pixel_values
         return list(self.vision_embed_tokens(patches).split(image_grid_hw.prod(dim=-1).tolist()))
-
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        positions: Tensor,
-        intermediate_tensors: dict[str, Tensor] | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        return self.language_model(input_ids, positions, intermediate_tensors, inputs_embeds)
-
-    def compute_logits(self, hidden_states: Tensor) -> Tensor:
-        return self.language_model.compute_logits(hidden_states)

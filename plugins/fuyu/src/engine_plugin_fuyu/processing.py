@@ -111,11 +111,6 @@ class FuyuDummyInputsBuilder(BaseDummyInputsBuilder[FuyuProcessingInfo]):
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
         return ""
 
-    def get_dummy_mm_data(self, seq_len: int, mm_counts: Mapping[str, int]) -> dict[str, Any]:
-        size = self.info.get_image_size_with_most_features()
-        count = mm_counts.get("image", 0)
-        return {"image": self._get_dummy_images(width=size.width, height=size.height, num_images=count)}
-
 
 class FuyuMultiModalProcessor(BaseMultiModalProcessor[FuyuProcessingInfo]):
     """The rows of patches of all pictures end to end, and each picture's grid."""

@@ -72,17 +72,3 @@ class LlavaBase(Model, SupportsMultiModal):
             features = features[:, 1:]
         out: Tensor = self.multi_modal_projector(features)
         return out
-
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        positions: Tensor,
-        intermediate_tensors: dict[str, Tensor] | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        out: Tensor = self.language_model(input_ids, positions, intermediate_tensors, inputs_embeds)
-        return out
-
-    def compute_logits(self, hidden_states: Tensor) -> Tensor:
-        logits: Tensor = self.language_model.compute_logits(hidden_states)
-        return logits

@@ -75,11 +75,6 @@ class LlavaDummyInputsBuilder(BaseDummyInputsBuilder[LlavaProcessingInfo]):
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
         return str(self.info.get_hf_processor().image_token) * mm_counts.get("image", 0)
 
-    def get_dummy_mm_data(self, seq_len: int, mm_counts: Mapping[str, int]) -> dict[str, Any]:
-        size = self.info.get_image_size_with_most_features()
-        count = mm_counts.get("image", 0)
-        return {"image": self._get_dummy_images(width=size.width, height=size.height, num_images=count)}
-
 
 class LlavaMultiModalProcessor(BaseMultiModalProcessor[LlavaProcessingInfo]):
     """One picture token, one picture."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sdk import Encoder, ModelContext, WeightMap
-from sdk.layers import EncoderAttention, LayerNorm, QKVParallelLinear, RowParallelLinear
+from sdk.layers import MLP, EncoderAttention, LayerNorm, QKVParallelLinear, RowParallelLinear
 
-from .vit import PatchEmbedding, VisionEncoder, VisionMLP, require_size
+from .vit import PatchEmbedding, VisionEncoder, require_size
 
 
 class SiglipVisionEmbeddings(nn.Module):
@@ -56,7 +56,7 @@ class SiglipPoolingHead(nn.Module):
         self.probe = nn.Parameter(torch.empty(1, 1, config.hidden_size), requires_grad=False)
         self.attention = ProbeAttention(config)
         self.layernorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.mlp = VisionMLP(config)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
         found = self.attention(self.probe.expand(len(x), 1, -1), x)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdk.layers import (
-    Activation,
-    ColumnParallelLinear,
+    MLP,
     EncoderAttention,
     LayerNorm,
     QKVParallelLinear,
@@ -70,20 +69,6 @@ class VisionAttention(nn.Module):
         return out
 
 
-class VisionMLP(nn.Module):
-    """`fc2(act(fc1(x)))`: `(items, n, hidden) -> (items, n, hidden)`."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.fc1 = ColumnParallelLinear(config.hidden_size, config.intermediate_size)
-        self.activation_fn = Activation(config.hidden_act)
-        self.fc2 = RowParallelLinear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(self.activation_fn(self.fc1(x)))
-        return out
-
-
 class VisionEncoderLayer(nn.Module):
     """One pre-norm block; shapes as those of `VisionAttention`."""
 
@@ -91,7 +76,7 @@ class VisionEncoderLayer(nn.Module):
         super().__init__()
         self.self_attn = VisionAttention(config)
         self.layer_norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.mlp = VisionMLP(config)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
         self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

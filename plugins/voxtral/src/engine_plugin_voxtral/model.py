@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from sdk import Model, ModelContext, SupportsMultiModal, WeightMap
-from sdk.interfaces import IntermediateTensors
 from sdk.layers import Activation, ColumnParallelLinear, RowParallelLinear
 
 from .geometry import states_per_row
@@ -73,20 +72,6 @@ class VoxtralForConditionalGeneration(Model, SupportsMultiModal):
         rows = states.unflatten(1, (-1, self.states_per_row)).flatten(2)
         embeddings: Tensor = self.multi_modal_projector(rows)
         return [clip.flatten(0, 1) for clip in embeddings.split(num_windows.tolist())]
-
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        positions: Tensor,
-        intermediate_tensors: IntermediateTensors | None = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        out: Tensor = self.language_model(input_ids, positions, intermediate_tensors, inputs_embeds)
-        return out
-
-    def compute_logits(self, hidden_states: Tensor) -> Tensor:
-        logits: Tensor = self.language_model.compute_logits(hidden_states)
-        return logits
 
 
 __all__ = ["VoxtralForConditionalGeneration", "VoxtralMultiModalProjector"]
