@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdk.config_view import ConfigView
 
+from .config_classes import activations_later
 from .errors import CorruptWeightsError, InvalidConfigError, ModelNotFoundError, WeightsError
 from .progress import progress
 
@@ -111,19 +112,20 @@ class Checkpoint:
     @cached_property
     def hf_config(self) -> Any:
         """The config parsed by transformers; by its base class where transformers does not know the model_type."""
-        from transformers import CONFIG_MAPPING, PretrainedConfig
-
         raw = dict(self.raw_config)
         _check_sizes(raw)
         model_type = raw.get("model_type", "")
-        # Not `.get`: the mapping is lazy, and its `get` sees only what was loaded before.
-        known = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else PretrainedConfig  # noqa: SIM401
-        try:
-            config = known.from_dict({k: v for k, v in raw.items() if k != "auto_map"})
-        except Exception as e:  # transformers validates with exceptions of many kinds
-            raise InvalidConfigError(
-                f"{self.folder / 'config.json'} is refused by transformers: {e}", param="model"
-            ) from e
+        with activations_later():
+            from transformers import CONFIG_MAPPING, PretrainedConfig
+
+            # Not `.get`: the mapping is lazy, and its `get` sees only what was loaded before.
+            known = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else PretrainedConfig  # noqa: SIM401
+            try:
+                config = known.from_dict({k: v for k, v in raw.items() if k != "auto_map"})
+            except Exception as e:  # transformers validates with exceptions of many kinds
+                raise InvalidConfigError(
+                    f"{self.folder / 'config.json'} is refused by transformers: {e}", param="model"
+                ) from e
         return config
 
     def generation_defaults(self) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import torch
 
+from sdk._lazy import collector_paused
+
 from .bind import (
     allocate_pages,
     allocate_slots,
@@ -59,6 +61,7 @@ class Engine:
         options: See `EngineConfig`.
     """
 
+    @collector_paused()
     def __init__(self, model: str, options: dict[str, object]) -> None:
         prepare_process()
         found = Blueprint.of(model, options)

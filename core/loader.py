@@ -129,8 +129,9 @@ def materialize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> N
         for name, parameter in list(module.named_parameters(recurse=False)):
             if id(parameter) not in made:
                 kind = parameter_dtype(parameter, dtype)
+                # Not `empty_like`: of a meta tensor it is written in Python, and imports torch's symbolic shapes and sympy.
                 made[id(parameter)] = nn.Parameter(
-                    torch.empty_like(parameter, dtype=kind, device=device), requires_grad=False
+                    torch.empty(parameter.shape, dtype=kind, device=device), requires_grad=False
                 )
             setattr(module, name, made[id(parameter)])
     model.to(device)

@@ -45,7 +45,7 @@ def run(
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print the answer as it comes.")] = True,
 ) -> None:
     """Ask a model a question, with pictures if you like; without a question, chat with it."""
-    from ..llm import LLM
+    from .. import LLM
     from ..plugins import parse_pins
 
     options: dict[str, Any] = {

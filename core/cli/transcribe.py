@@ -44,7 +44,7 @@ def transcribe(
     plugin_option: Annotated[list[str] | None, typer.Option("--plugin-option", help=PLUGIN_OPTION_HELP)] = None,
 ) -> int:
     """Turn speech into text. A file that cannot be used is said on standard error; the others are done."""
-    from ..llm import LLM
+    from .. import LLM
     from ..plugins import parse_pins
     from ..transcription.writers import FORMATS
 

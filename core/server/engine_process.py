@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sdk._lazy import collector_paused
+
 from ..errors import EngineDeadError, EngineError
 from . import wire
 from .faults import to_fault
@@ -43,6 +45,7 @@ def _run(line: Line) -> bool:
     return made.run()
 
 
+@collector_paused()
 def _made(line: Line) -> EngineLoop | EngineError:
     """The engine, loaded; or why it cannot be."""
     try:

@@ -12,6 +12,8 @@ import signal
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sdk._lazy import collector_paused
+
 from ..errors import EngineError
 from . import wire
 from .faults import to_fault
@@ -53,6 +55,7 @@ def _run(line: Line) -> bool:
     return True
 
 
+@collector_paused()
 def _made(setup: wire.Setup) -> InputProcessor:
     from ..blueprint import Blueprint
     from ..inputs import InputProcessor
