@@ -1,8 +1,9 @@
 """Compiled attention over keys and values in pages: whole prompts, chunks of prompts and decoded tokens by one kernel.
 
 Scores of a tile of keys are never written to memory (FlashAttention, Dao et al. 2022), and all heads and queries of a block that
-read a tile use it once it was brought. Tiles begin at multiples of their size, so that a query's result does not depend on what
-else is computed.
+read a tile use it once it was brought. Tiles begin at multiples of their size, and spans of tiles at multiples of theirs: sums
+begin anew with each span and are joined in the order of the spans, whether one thread computes them all or several share them
+(Flash-Decoding, Dao et al. 2023). So a query's result depends neither on what else is computed nor on who computes it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import numba
 import numpy as np
 from numba import prange
 
-from ._lanes import WIDTH, load_lanes, splat, store_lanes, sum_lanes
+from ._lanes import WIDTH, load_lanes, multiply_add, power_lanes, splat, store_lanes, sum_lanes
 from ._pack import TILE, bring, copy, find, pack_keys, pack_values, widen
 from ._softmax import LOG2_E, NOTHING, shape_scores, weigh
 from ._tile import COLUMNS, ROWS, take_number, tile_product
 from .compiled import REAL, WHOLE, at, exact_kernel, store
+
+SPAN = 4 * TILE
+"""Keys after which sums begin anew."""
 
 _inner = numba.njit(error_model="numpy")
 _scores_many = tile_product(ROWS, COLUMNS, accumulate=False, asks=4, level=2)
@@ -54,7 +58,7 @@ class Shape(NamedTuple):
 class Job(NamedTuple):
     """Some queries of a sequence and some of its heads.
 
-    `position` is the first query's, `last` the number of keys that the last query sees.
+    `position` is the first query's, `last` the number of keys that the last query sees; `rows`: queries × heads.
     """
 
     sequence: int
@@ -64,15 +68,22 @@ class Job(NamedTuple):
     last: int
     first_head: int
     some_heads: int
+    rows: int
+
+
+class Sums(NamedTuple):
+    """What the softmax of a job's rows has come to: addresses of `(rows, dim, filled up to 16)` weighted values, `(rows, 16)`
+    weights, and `(rows,)` largest scores, `NOTHING` before any key was seen."""
+
+    totals: int
+    weights: int
+    best: int
 
 
 class Room(NamedTuple):
     """Where a worker keeps what it works on: addresses."""
 
     queries: int
-    totals: int
-    weights: int
-    best: int
     key_tile: int
     value_tile: int
     scores: int
@@ -92,13 +103,25 @@ def padded(size: int, multiple: int) -> int:
 padded_inner = _inner(padded)
 
 
-def room_at(start: int, block: int, dim: int, element: int, wide: int) -> tuple[Room, int]:
-    """A worker's room, and where it ends; `block`: most rows (queries × heads) of a job, `wide`: whether tiles are converted."""
-    row, width = padded_inner(dim * element, 64), padded_inner(dim, WIDTH)
-    totals = start + block * row
-    weights = totals + block * width * 4
+def sums_at(start: int, block: int, dim: int) -> tuple[Sums, int]:
+    """Sums of at most `block` rows, and where they end."""
+    weights = start + block * padded_inner(dim, WIDTH) * 4
     best = weights + block * WIDTH * 4
-    key_tile = best + padded_inner(block, WIDTH) * 4 + WIDTH * 4
+    # The largest scores are read 16 at a time from the first of up to six.
+    return Sums(start, weights, best), best + padded_inner(block, WIDTH) * 4 + WIDTH * 4
+
+
+_sums_at = _inner(sums_at)
+
+
+def room_at(start: int, block: int, dim: int, element: int, wide: int) -> tuple[Room, Sums, Sums, int]:
+    """A worker's room, its sums of the present span and of those before, and where it all ends.
+
+    `block`: most rows (queries × heads) of a job, `wide`: whether tiles are converted.
+    """
+    row, width = padded_inner(dim * element, 64), padded_inner(dim, WIDTH)
+    present, earlier_at = _sums_at(start + block * row, block, dim)
+    earlier, key_tile = _sums_at(earlier_at, block, dim)
     value_tile = key_tile + padded_inner(dim * element, 4) * TILE
     scores = value_tile + width * element * TILE
     shares = scores + ROWS * TILE * 4
@@ -108,13 +131,17 @@ def room_at(start: int, block: int, dim: int, element: int, wide: int) -> tuple[
     factors = shrink + 2 * WIDTH * 4
     wide_at = factors + WIDTH * 4
     end = padded_inner(wide_at + wide * 2 * TILE * dim * 4, 64)
-    room = Room(
-        start, totals, weights, best, key_tile, value_tile, scores, shares, lines, wide_lines, wide_at, shrink, factors
-    )
-    return room, end
+    room = Room(start, key_tile, value_tile, scores, shares, lines, wide_lines, wide_at, shrink, factors)
+    return room, present, earlier, end
 
 
-_room_at = _inner(room_at)
+def part_size(block: int, dim: int) -> int:
+    """Bytes of what is kept of a part of a divided job: how many parts are done, in the first part's, and the sums."""
+    _, end = _sums_at(64, block, dim)
+    return padded_inner(end, 64)
+
+
+_room_at, _part_size = _inner(room_at), _inner(part_size)
 
 
 @_inner
@@ -154,35 +181,64 @@ def _add_values(rows: int, a: int, a_stride: int, b: int, c: int, width: int, de
 
 
 @_inner
-def _begin(job: Job, shape: Shape, room: Room, q: int, q_stride: int, kind: Any, form: Any) -> None:
-    """Bring a job's queries, and begin its sums."""
-    group, row, width = (
-        shape.heads // shape.kv_heads,
-        padded_inner(shape.dim * form.itemsize, 64),
-        padded_inner(shape.dim, WIDTH),
-    )
-    rows, best, sums = job.count * group, at(room.best, REAL), at(room.weights, REAL)
-    for r in range(rows * job.some_heads):
+def _bring_queries(job: Job, shape: Shape, room: Room, q: int, q_stride: int, kind: Any, form: Any) -> None:
+    """Copy a job's queries side by side, those of a head together."""
+    group, row = shape.heads // shape.kv_heads, padded_inner(shape.dim * form.itemsize, 64)
+    rows = job.count * group
+    for r in range(job.rows):
         token, head = job.first_row + r % rows // group, (job.first_head + r // rows) * group + r % group
         copy(at(room.queries + r * row, form), 0, at(q, kind), token * q_stride + head * shape.dim, shape.dim)
-        store_lanes(room.weights + 4 * WIDTH * r, splat(np.float32(0.0)), REAL)
-        best[r] = NOTHING
-        if shape.sinks != 0:
-            best[r] = at(shape.sinks, REAL)[head] * LOG2_E
-            sums[r * WIDTH] = np.float32(1.0)
-        for i in range(0, width, WIDTH):
-            store_lanes(room.totals + 4 * (r * width + i), splat(np.float32(0.0)), REAL)
 
 
 @_inner
-def _end(job: Job, shape: Shape, room: Room, out: int, kind: Any) -> None:
+def _clear(sums: Sums, rows: int, width: int) -> None:
+    """Begin sums."""
+    zero, best = splat(np.float32(0.0)), at(sums.best, REAL)
+    for r in range(rows):
+        best[r] = NOTHING
+        store_lanes(sums.weights + 4 * WIDTH * r, zero, REAL)
+        for i in range(0, width, WIDTH):
+            store_lanes(sums.totals + 4 * (r * width + i), zero, REAL)
+
+
+@_inner
+def _join(sums: Sums, more: Sums, rows: int, width: int) -> None:
+    """Add what a later span came to. A row that saw nothing of it stays as it is, to the last bit."""
+    best, theirs = at(sums.best, REAL), at(more.best, REAL)
+    for r in range(rows):
+        if theirs[r] == NOTHING:
+            continue
+        first = best[r] == NOTHING
+        top = theirs[r] if first else max(best[r], theirs[r])
+        shrink, share = power_lanes(splat(best[r] - top)), power_lanes(splat(theirs[r] - top))
+        if first:
+            shrink, share = splat(np.float32(0.0)), splat(np.float32(1.0))
+        best[r] = top
+        place = 4 * WIDTH * r
+        ours, added = load_lanes(sums.weights + place, REAL), load_lanes(more.weights + place, REAL)
+        store_lanes(sums.weights + place, multiply_add(ours, shrink, added * share), REAL)
+        for i in range(0, width, WIDTH):
+            place = 4 * (r * width + i)
+            ours, added = load_lanes(sums.totals + place, REAL), load_lanes(more.totals + place, REAL)
+            store_lanes(sums.totals + place, multiply_add(ours, shrink, added * share), REAL)
+
+
+@_inner
+def _end(job: Job, shape: Shape, sums: Sums, out: int, kind: Any) -> None:
     """Write a job's results."""
     group, dim = shape.heads // shape.kv_heads, shape.dim
     rows, width, whole = job.count * group, padded_inner(dim, WIDTH), dim // WIDTH * WIDTH
-    for r in range(rows * job.some_heads):
+    best = at(sums.best, REAL)
+    for r in range(job.rows):
         token, head = job.first_row + r % rows // group, (job.first_head + r // rows) * group + r % group
-        place, line = (token * shape.heads + head) * dim, room.totals + 4 * r * width
-        share = np.float32(1.0) / sum_lanes(load_lanes(room.weights + 4 * WIDTH * r, REAL))
+        place, line = (token * shape.heads + head) * dim, sums.totals + 4 * r * width
+        weight, shrink = sum_lanes(load_lanes(sums.weights + 4 * WIDTH * r, REAL)), np.float32(1.0)
+        if shape.sinks != 0:  # a key without a value
+            sink = at(shape.sinks, REAL)[head] * LOG2_E
+            top = max(best[r], sink)
+            shrink = np.float32(2.0) ** (best[r] - top)
+            weight = weight * shrink + np.float32(2.0) ** (sink - top)
+        share = shrink / weight
         for i in range(0, whole, WIDTH):
             store_lanes(out + kind.itemsize * (place + i), load_lanes(line + 4 * i, REAL) * splat(share), kind)
         for i in range(whole, dim):
@@ -190,8 +246,8 @@ def _end(job: Job, shape: Shape, room: Room, out: int, kind: Any) -> None:
 
 
 @_inner
-def _tile_of_head(job: Job, shape: Shape, room: Room, tile: int, h: int, k_lines: int, v_lines: int, k_ask: int,
-                  v_ask: int, ask_bytes: int, kind: Any, form: Any) -> None:  # fmt: skip
+def _tile_of_head(job: Job, shape: Shape, room: Room, sums: Sums, tile: int, h: int, k_lines: int, v_lines: int,
+                  k_ask: int, v_ask: int, ask_bytes: int, kind: Any, form: Any) -> None:  # fmt: skip
     """All queries of a job over one tile of the keys and values of its head `h`; on the way, so many bytes of the next tile are
     asked for from `k_ask` and `v_ask`."""
     dim, element = shape.dim, form.itemsize
@@ -240,34 +296,80 @@ def _tile_of_head(job: Job, shape: Shape, room: Room, tile: int, h: int, k_lines
         weigh(
             some,
             room.scores,
-            room.best + 4 * line,
-            room.weights + 4 * WIDTH * line,
+            sums.best + 4 * line,
+            sums.weights + 4 * WIDTH * line,
             room.shrink,
             room.factors,
             room.shares,
             form,
         )
-        _add_values(some, room.shares, TILE * element, room.value_tile, room.totals + 4 * width * line, width, v_depth,
+        _add_values(some, room.shares, TILE * element, room.value_tile, sums.totals + 4 * width * line, width, v_depth,
                     room.shrink, v_ask, v_step, form)  # fmt: skip
         v_ask += v_depth * v_step
         r += some
 
 
+@_inner
+def _span(job: Job, shape: Shape, room: Room, sums: Sums, first: int, stop: int, keys: int, values: int, row_stride: int,
+          page_stride: int, page_size: int, pages: Any, kind: Any, form: Any) -> None:  # fmt: skip
+    """All queries of a job over keys `first … stop - 1`, perhaps none; strides in bytes."""
+    _clear(sums, job.rows, padded_inner(shape.dim, WIDTH))
+    if first >= stop:  # a window has left this part of the keys
+        return
+    start = job.first_head * shape.dim * kind.itemsize
+    keys, values, row = keys + start, values + start, job.some_heads * shape.dim * kind.itemsize
+    k_lines, v_lines = room.lines, room.lines + TILE * 8
+    find(
+        pages,
+        job.sequence,
+        first,
+        min(TILE, stop - first),
+        page_size,
+        page_stride,
+        row_stride,
+        keys,
+        values,
+        k_lines,
+        v_lines,
+    )
+    for tile in range(first, stop, TILE):
+        k_next, v_next = 2 * room.lines + 2 * TILE * 8 - k_lines, 2 * room.lines + 4 * TILE * 8 - v_lines
+        following = tile + TILE < stop
+        if following:
+            find(pages, job.sequence, tile + TILE, min(TILE, stop - tile - TILE), page_size, page_stride, row_stride,
+                 keys, values, k_next, v_next)  # fmt: skip
+        held = min(TILE, stop - tile)
+        bring(k_lines, held, row, room.factors)
+        bring(v_lines, held, row, room.factors)
+        # Each head asks for its share of the next tile's keys, of which all heads lie side by side.
+        share = TILE // job.some_heads if job.some_heads == shape.kv_heads and following else 0
+        for h in range(job.some_heads):
+            at_share = min(h * share, TILE - 1)
+            _tile_of_head(job, shape, room, sums, tile, h, k_lines, v_lines, at(k_next, WHOLE)[at_share],
+                          at(v_next, WHOLE)[at_share], share * row_stride, kind, form)  # fmt: skip
+        k_lines, v_lines = k_next, v_next
+
+
 @exact_kernel
 def paged_attention(q: int, q_stride: int, keys: int, values: int, row_stride: int, page_stride: int, page_size: int,
-                    pages: Any, jobs: Any, out: int, shape: Shape, scratch: int, per_worker: int, block: int, workers: int,
-                    kind: Any, form: Any) -> None:  # fmt: skip
+                    pages: Any, jobs: Any, out: int, shape: Shape, scratch: int, per_worker: int, parts: int, block: int,
+                    workers: int, kind: Any, form: Any) -> None:  # fmt: skip
     """`out[t] = attention(q[t], keys and values of t's sequence)`.
 
     Args (addresses, strides in elements, arrays): key `t` of a sequence is row `t % page_size` of page
     `pages[sequence, t // page_size]`, heads side by side; `jobs` has rows of (sequence, first row of q, its position,
-    queries, keys of the sequence, first of the kv heads, kv heads), the longest first; `scratch`: 64 bytes and `per_worker`
-    for each worker; `block`: most rows (queries × heads) of a job; `form`: what products are computed in, float32 or `kind`.
+    queries, keys of the sequence, first of the kv heads, kv heads, part, parts, first part's number among all), the longest
+    first; part `i` of several is the `i`-th span of keys; `scratch`: 64 bytes and `per_worker` for each worker; `parts`: for
+    each part of a divided job `part_size` bytes, zero at first; `block`: most rows (queries × heads) of a job; `form`: what
+    products are computed in, float32 or `kind`.
     """
     at(scratch, WHOLE)[0] = 0
-    size = kind.itemsize
+    size, width, part_bytes = kind.itemsize, padded_inner(shape.dim, WIDTH), _part_size(block, shape.dim)
+    row_stride, page_stride = row_stride * size, page_stride * size
     for worker in prange(workers):
-        room, _ = _room_at(scratch + 64 + worker * per_worker, block, shape.dim, form.itemsize, form.itemsize != size)
+        room, own, earlier, _ = _room_at(
+            scratch + 64 + worker * per_worker, block, shape.dim, form.itemsize, form.itemsize != size
+        )
         if shape.dim % WIDTH:  # columns beyond a head's size must be numbers
             for i in range(0, room.scores - room.value_tile, 4):
                 at(room.value_tile + i, REAL)[0] = np.float32(0.0)
@@ -277,26 +379,25 @@ def paged_attention(q: int, q_stride: int, keys: int, values: int, row_stride: i
                 break
             position, count, length = jobs[number, 2], jobs[number, 3], jobs[number, 4]
             last = position + count if shape.causal else length
-            job = Job(jobs[number, 0], jobs[number, 1], position, count, last, jobs[number, 5], jobs[number, 6])
-            _begin(job, shape, room, q, q_stride, kind, form)
+            rows = count * (shape.heads // shape.kv_heads) * jobs[number, 6]
+            job = Job(jobs[number, 0], jobs[number, 1], position, count, last, jobs[number, 5], jobs[number, 6], rows)
             first = max(0, position - shape.window + 1) // TILE * TILE if shape.window > 0 else 0
-            start = job.first_head * shape.dim * size
-            k_lines, v_lines = room.lines, room.lines + TILE * 8
-            find(pages, job.sequence, first, min(TILE, last - first), page_size, page_stride * size, row_stride * size,
-                 keys + start, values + start, k_lines, v_lines)  # fmt: skip
-            for tile in range(first, last, TILE):
-                k_next, v_next = 2 * room.lines + 2 * TILE * 8 - k_lines, 2 * room.lines + 4 * TILE * 8 - v_lines
-                if tile + TILE < last:
-                    find(pages, job.sequence, tile + TILE, min(TILE, last - tile - TILE), page_size, page_stride * size,
-                         row_stride * size, keys + start, values + start, k_next, v_next)  # fmt: skip
-                held, row = min(TILE, last - tile), job.some_heads * shape.dim * size
-                bring(k_lines, held, row, room.factors)
-                bring(v_lines, held, row, room.factors)
-                # Each head asks for its share of the next tile's keys, of which all heads lie side by side.
-                share = TILE // job.some_heads if job.some_heads == shape.kv_heads and tile + TILE < last else 0
-                for h in range(job.some_heads):
-                    at_share = min(h * share, TILE - 1)
-                    _tile_of_head(job, shape, room, tile, h, k_lines, v_lines, at(k_next, WHOLE)[at_share],
-                                  at(v_next, WHOLE)[at_share], share * row_stride * size, kind, form)  # fmt: skip
-                k_lines, v_lines = k_next, v_next
-            _end(job, shape, room, out, kind)
+            part, of, group_at = jobs[number, 7], jobs[number, 8], parts + jobs[number, 9] * part_bytes
+            _bring_queries(job, shape, room, q, q_stride, kind, form)
+            sums = own
+            if of > 1:
+                sums, _ = _sums_at(group_at + part * part_bytes + 64, block, shape.dim)
+                _span(job, shape, room, sums, max(first, part * SPAN), min(last, (part + 1) * SPAN), keys, values,
+                      row_stride, page_stride, page_size, pages, kind, form)  # fmt: skip
+                if take_number(group_at) + 1 < of:
+                    continue  # who ends the last part joins them
+                at(group_at, WHOLE)[0] = 0
+            _clear(earlier, rows, width)
+            for span in range(first // SPAN, (last + SPAN - 1) // SPAN):
+                if of > 1:
+                    sums, _ = _sums_at(group_at + span * part_bytes + 64, block, shape.dim)
+                else:
+                    _span(job, shape, room, sums, max(first, span * SPAN), min(last, (span + 1) * SPAN), keys, values,
+                          row_stride, page_stride, page_size, pages, kind, form)  # fmt: skip
+                _join(earlier, sums, rows, width)
+            _end(job, shape, earlier, out, kind)

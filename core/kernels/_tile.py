@@ -228,10 +228,11 @@ interleave_32, interleave_16 = _interleave(32), _interleave(16)
 
 @intrinsic
 def take_number(context: Any, address: Any) -> Any:
-    """In a kernel: the next number of a counter (an address of an int64) that threads share."""
+    """In a kernel: the next number of a counter (an address of an int64) that threads share. Who takes one sees all that those
+    wrote who took theirs before."""
 
     def codegen(ctx: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.atomic_rmw("add", pointer(builder, args[0], I64), I64(1), "monotonic")
+        return builder.atomic_rmw("add", pointer(builder, args[0], I64), I64(1), "acq_rel")
 
     return types.int64(types.int64), codegen
 

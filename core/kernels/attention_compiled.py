@@ -102,6 +102,7 @@ class AttentionKernel:
             self._shape,
             scratch.address,
             scratch.per_worker,
+            scratch.parts,
             jobs.block,
             workers,
             kind,

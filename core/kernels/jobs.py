@@ -1,4 +1,5 @@
-"""How the compiled attention divides a step among threads: some queries of a sequence, and some of its heads, at a time."""
+"""How the compiled attention divides a step among threads: some queries of a sequence, some of its heads, and where there are few
+queries some of its keys, at a time. What comes out does not depend on it."""
 
 from __future__ import annotations
 
@@ -10,20 +11,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ._attention import room_at
+from ._attention import SPAN, part_size, room_at
+from ._jobs import divide
 
 ROWS = 192
 """Rows (queries × the heads that share keys) of a job: enough that a tile of keys is used often, and they fit the cache."""
 FEW_ROWS = 32
-"""Rows up to which one job does all heads, where there are jobs enough: each key is then read with its neighbours."""
+"""Rows up to which a job does many heads, where there are jobs enough: each key is then read with its neighbours."""
 
 
 class Scratch(NamedTuple):
-    """Memory for the workers of a call: `address` is within `memory`, of which each takes `per_worker` bytes."""
+    """Memory for the workers of a call: `address` is within `memory`, of which each takes `per_worker` bytes; `parts`, behind
+    them, is for the parts of divided jobs."""
 
     memory: Tensor
     address: int
     per_worker: int
+    parts: int
 
 
 @dataclass
@@ -31,14 +35,16 @@ class Jobs:
     """What `paged_attention` is to do, in every layer of one shape.
 
     Attributes:
-        table: `(jobs, 7)`, the longest first; see `paged_attention`.
+        table: `(jobs, 10)`, the longest first; see `paged_attention`.
         block: Most rows × heads of a job.
         scores: How many scores there are, of each query head.
+        parts: Parts of divided jobs.
     """
 
     table: NDArray[np.int64]
     block: int
     scores: int
+    parts: int
     _scratch: Scratch | None = None
     _workers: int = 0
 
@@ -52,10 +58,13 @@ class Jobs:
             wide: Whether that is not what keys and values are kept in.
         """
         if self._scratch is None or workers > self._workers:  # torch may be given more threads meanwhile
-            _, per_worker = room_at(0, self.block, dim, element, int(wide))
+            *_, per_worker = room_at(0, self.block, dim, element, int(wide))
             self._workers = workers
-            memory = torch.empty(64 * 2 + per_worker * workers, dtype=torch.uint8)
-            self._scratch = Scratch(memory, (memory.data_ptr() + 63) // 64 * 64, per_worker)
+            for_workers, for_parts = 64 + per_worker * workers, self.parts * part_size(self.block, dim)
+            memory = torch.empty(64 + for_workers + for_parts, dtype=torch.uint8)
+            address = (memory.data_ptr() + 63) // 64 * 64
+            memory[len(memory) - 64 - for_parts :] = 0
+            self._scratch = Scratch(memory, address, per_worker, address + for_workers)
         return self._scratch
 
 
@@ -73,24 +82,5 @@ def make_jobs(
         heads, kv_heads: The layer's.
     """
     group = heads // kv_heads
-    most = max(1, ROWS // group)
-    largest = min(most, int(counts.max()))
-    of, start, count = np.arange(len(counts)), np.zeros_like(counts), counts
-    if int(counts.max()) > most:
-        many = -(-counts // most)
-        of = np.repeat(of, many)
-        start = (np.arange(len(of)) - np.repeat(np.cumsum(many) - many, many)) * most
-        count = np.minimum(counts[of] - start, most)
-    together = kv_heads if largest * heads <= FEW_ROWS and len(count) >= 4 * torch.get_num_threads() else 1
-    table = np.empty((len(count), 7), dtype=np.int64)
-    table[:, 0], table[:, 1] = slots[of], firsts[of] + start
-    table[:, 3], table[:, 4] = count, lengths[of]
-    table[:, 2] = lengths[of] - counts[of] + start
-    table[:, 5], table[:, 6] = 0, together
-    scores = count * (table[:, 2] + count)
-    table = table[np.argsort(-scores, kind="stable")]
-    parts = kv_heads // together
-    if parts > 1:
-        table = np.repeat(table, parts, axis=0)
-        table[:, 5] = np.tile(np.arange(parts) * together, len(count))
-    return Jobs(table, largest * group * together, int(scores.sum()))
+    most, wanted = max(1, ROWS // group), 4 * torch.get_num_threads()
+    return Jobs(*divide(slots, firsts, counts, lengths, group, kv_heads, most, FEW_ROWS, SPAN, wanted))

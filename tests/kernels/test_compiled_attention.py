@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from core.kernels import attention_compiled, jobs
+from core.kernels._attention import SPAN
 from core.kernels.attention_compiled import AttentionKernel, PagesOf
 from core.kernels.jobs import make_jobs
 from sdk.layers import Attention, attention_reference
-from tests.kernels.grid import EXTRAS, Batch, check_attention, rope
+from tests.kernels.grid import EXTRAS, TOLERANCE, Batch, check_attention, rope
 
 # Around the edges of tiles of 64 keys, and of blocks of queries.
 LONG: dict[str, Batch] = {
@@ -119,20 +120,55 @@ def test_a_query_does_not_notice_its_company_or_its_chunk(dtype: torch.dtype) ->
     assert torch.equal(among[1:151].roll(-1, 0), alone)
 
 
-def test_every_query_and_head_is_in_one_job() -> None:
-    counts, lengths = np.array([1, 1, 300, 70, 5]), np.array([40, 1, 300, 500, 6], dtype=np.int32)
-    firsts = (np.cumsum(counts) - counts).astype(np.int32)
-    slots = np.array([3, 0, 4, 1, 9], dtype=np.int32)
-    for heads, kv_heads in ((8, 2), (1, 1), (28, 4)):
-        made = make_jobs(slots, firsts, counts, lengths, heads, kv_heads)
-        seen = np.zeros((counts.sum(), kv_heads), dtype=int)
-        for slot, row, position, count, length, head, some in made.table:
-            sequence = int(np.flatnonzero(slots == slot)[0])
-            assert length == lengths[sequence]
-            assert position == lengths[sequence] - counts[sequence] + row - firsts[sequence]
-            assert count * some * heads // kv_heads <= made.block
-            seen[row : row + count, head : head + some] += 1
-        assert (seen == 1).all()
+@DTYPES
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"window": 300}, {"window": 20}, {"sinks": torch.tensor([0.0, 1.0, -1.0, 30.0])}, {"causal": False}],
+    ids=str,
+)
+def test_a_query_does_not_notice_how_its_keys_are_divided(
+    extra: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    length, kernel = 2 * SPAN + 70, AttentionKernel(4, 2, 24, 0.2, dtype, **extra)
+    q, kv = torch.randn(12, length, 4, 24).to(dtype), torch.randn(2, 12, length, 2, 24).to(dtype)
+    whole = attend(kernel, q, kv, [(5, 0, length)])
+    last = (5, length - 1, length)
+    for threads in (1, 2, 7):
+        monkeypatch.setattr(jobs.torch, "get_num_threads", lambda threads=threads: threads)
+        for _ in range(3):  # memory of parts serves layer after layer
+            assert torch.equal(attend(kernel, q, kv, [last]), whole[-1:])
+        short = attend(kernel, q, kv, [(3, SPAN - 1, SPAN), last, (1, 4, 5), (2, SPAN, SPAN + 1)])
+        assert torch.equal(short[1:2], whole[-1:])
+        among = attend(kernel, q, kv, [(i, length - 1, length) for i in range(12)])
+        assert torch.equal(among[5:6], whole[-1:])
+    options = {"sliding_window": extra.get("window"), "sinks": extra.get("sinks")}
+    exact = attention_reference(q[5].float(), *kv[:, 5].float(), scale=0.2, **options)[-1:]
+    assert (whole[-1:].float() - exact).abs().max() < TOLERANCE[dtype]
+
+
+def test_every_query_head_and_key_is_in_one_job() -> None:
+    mixed = np.array([1, 1, 300, 70, 5]), np.array([40, 1, 300, 500, 6], dtype=np.int32)
+    few = np.array([1, 1, 1]), np.array([1500, SPAN, 1], dtype=np.int32)
+    for counts, lengths in (mixed, few):
+        firsts = (np.cumsum(counts) - counts).astype(np.int32)
+        slots = np.array([3, 0, 4, 1, 9], dtype=np.int32)[: len(counts)]
+        for heads, kv_heads in ((8, 2), (1, 1), (28, 4)):
+            made = make_jobs(slots, firsts, counts, lengths, heads, kv_heads)
+            seen = np.zeros((counts.sum(), kv_heads), dtype=int)
+            numbers = []
+            for slot, row, position, count, length, head, some, part, parts, first in made.table:
+                sequence = int(np.flatnonzero(slots == slot)[0])
+                assert length == lengths[sequence]
+                assert position == lengths[sequence] - counts[sequence] + row - firsts[sequence]
+                assert count * some * heads // kv_heads <= made.block
+                if parts > 1:
+                    assert parts == -(-length // SPAN)
+                    numbers.append(first + part)
+                if part == 0:
+                    seen[row : row + count, head : head + some] += 1
+            assert (seen == 1).all()
+            assert sorted(numbers) == list(range(made.parts))
 
 
 def test_memory_for_workers_grows_with_their_number() -> None:
