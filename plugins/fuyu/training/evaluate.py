@@ -1,14 +1,10 @@
-"""Held-out exact-answer accuracy of the saved demo checkpoint, through transformers' greedy generate in float32.
+"""How many held-out questions the demo answers right: see training/held_out.py.
 
 usage: python evaluate.py DIR [--questions 1000] [--oblong] [--json FILE] [--show 10]
-
-Pictures and questions come from seeds that training never draws, pictures go through the checkpoint's own processor,
-and an answer counts only if it is the expected sentence, letter by letter.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +14,11 @@ from typing import Any
 import torch
 from checkpoint import ANSWER, QUESTIONS
 from engine_plugin_fuyu.hf_processor import mend
-from PIL import Image
 from transformers import AutoProcessor, FuyuForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "training"))
-from held_out import Case, measure, picture
-from shapes import Turn, ask_plainly, example_scene, make_scene, text_only
+from held_out import Case, arguments, evaluate, picture
+from shapes import ask_plainly, make_scene, text_only
 
 
 def cases(count: int, seed: int, *, square: bool = True) -> Iterator[Case]:
@@ -58,29 +53,13 @@ def answer(model: Any, processor: Any, batch: list[Case]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--questions", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = arguments("How many held-out questions the demo answers right.")
     parser.add_argument("--oblong", action="store_true", help="no square pictures, which it never learnt from")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--show", type=int, default=10, help="print this many wrong answers")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     processor = mend(AutoProcessor.from_pretrained(args.folder, backend="pil"))
     model = FuyuForCausalLM.from_pretrained(args.folder, dtype=torch.float32, attn_implementation="eager").eval()
-
-    example = Image.open(args.folder / "example.png")
-    shown = [Case("example", [], Turn("example", q, ""), example, example_scene()) for q in QUESTIONS]
-    for case, text in zip(shown, answer(model, processor, shown), strict=True):
-        print(f"{case.turn.question:45} {text}")
-    measure(
-        cases(args.questions, args.seed),
-        lambda batch: answer(model, processor, batch),
-        show=args.show,
-        report=args.json,
-    )
+    held_out = cases(args.questions, args.seed, square=not args.oblong)
+    evaluate(args, QUESTIONS, held_out, lambda batch: answer(model, processor, batch))
 
 
 if __name__ == "__main__":

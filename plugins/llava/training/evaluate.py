@@ -1,14 +1,10 @@
-"""Held-out exact-answer accuracy of the saved demo checkpoint, through transformers' greedy generate in float32.
+"""How many held-out questions the demo answers right: see training/held_out.py.
 
-usage: python evaluate.py DIR [--questions 2000] [--json FILE] [--show 10]
-
-Pictures and questions come from seeds that training never draws, pictures go through the checkpoint's own processor,
-and an answer counts only if it is the expected sentence, letter by letter.
+usage: python evaluate.py DIR [--questions 1000] [--json FILE] [--show 10]
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +12,11 @@ from random import Random
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "training"))
-from held_out import Case, measure, picture
-from shapes import Turn, ask, conversation, example_scene, make_scene, source_size, text_only
+from held_out import Case, arguments, evaluate, picture
+from shapes import ask, conversation, make_scene, source_size, text_only
 
 EXAMPLE = (
     "What is in the picture?",
@@ -78,29 +73,10 @@ def answer(model: Any, processor: Any, batch: list[Case]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--questions", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--show", type=int, default=10, help="print this many wrong answers")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = arguments("How many held-out questions the demo answers right.").parse_args()
     processor = AutoProcessor.from_pretrained(args.folder, backend="pil")
     model = LlavaForConditionalGeneration.from_pretrained(args.folder, dtype=torch.float32).eval()
-
-    example = Image.open(args.folder / "example.png")
-    asked = [Case("example", [], Turn("example", q, ""), example, example_scene()) for q in EXAMPLE]
-    for case, text in zip(asked, answer(model, processor, asked), strict=True):
-        print(f"{case.turn.question:45} {text}")
-
-    measure(
-        cases(args.questions, args.seed),
-        lambda batch: answer(model, processor, batch),
-        show=args.show,
-        report=args.json,
-    )
+    evaluate(args, EXAMPLE, cases(args.questions, args.seed), lambda batch: answer(model, processor, batch))
 
 
 if __name__ == "__main__":
