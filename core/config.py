@@ -26,8 +26,9 @@ class EngineConfig(BaseModel):
         max_model_len: Longest sequence, prompt and output together; None: what the model was trained for.
         max_num_seqs: Most sequences in one step.
         max_num_batched_tokens: Most tokens in one step, decoded and prefilled together.
-        block_size: Tokens in a page of K/V.
-        kv_cache_bytes: Size of the page pool; None: sized from the machine's memory, see `engine explain`.
+        block_size: Tokens in a page of K/V. Without effect where no layer keeps K/V.
+        kv_cache_bytes: Size of the page pool; None: sized from the machine's memory, see `engine explain`. Without effect
+            where no layer keeps K/V.
         enable_prefix_caching: Share the pages of equal beginnings; None: where the model can.
         encoder_cache_bytes: Most embeddings of media kept for requests to come; 0: none.
         processing_cache_bytes: Most processed media kept for requests to come; 0: none.

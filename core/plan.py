@@ -104,6 +104,7 @@ class EnginePlan:
         states: Room for encoder states; None for a model without cross-attention.
         slots: Room for the states of sequences; None for a model without state layers.
         quantization: What is done to the weights; None: nothing.
+        without_effect: Options that were given and change nothing, since no layer keeps K/V.
     """
 
     architecture: str
@@ -125,6 +126,7 @@ class EnginePlan:
     states: StatesPlan | None = None
     slots: SlotsPlan | None = None
     quantization: QuantizationPlan | None = None
+    without_effect: tuple[str, ...] = ()
 
     @property
     def capacity_tokens(self) -> int:
@@ -168,6 +170,8 @@ class EnginePlan:
             digits = 1 if self.full_sequences < 10 else 0
             room = f"{self.full_sequences:.{digits}f} sequences of {self.max_model_len}"
             lines.append(("cache", f"{size(m.cache)} of {size(m.available)} free: {pool}, {room}"))
+        if self.without_effect:
+            lines.append(("unused", f"{', '.join(self.without_effect)}: no layer keeps K/V"))
         return lines
 
     def _state(self, plan: SlotsPlan) -> str:
@@ -211,6 +215,7 @@ def make_plan(blueprint: Blueprint, media: Sequence[MediaPlan] = (), measured: M
         num_pages, page_bytes = _num_pages(blueprint, per_token, memory, max_num_seqs)
     else:
         page_size, num_pages, page_bytes = length, max_num_seqs, 0
+    given = [name for name in ("block_size", "kv_cache_bytes") if name in config.model_fields_set]
     max_model_len = min(length, num_pages * page_size)
     whole = max_model_len if blueprint.capabilities.chunked_prefill == "no" else 0
     kinds = Counter(
@@ -237,6 +242,7 @@ def make_plan(blueprint: Blueprint, media: Sequence[MediaPlan] = (), measured: M
         states=states,
         slots=slots,
         quantization=_quantization(blueprint),
+        without_effect=() if per_token else tuple(name for name in given if getattr(config, name) is not None),
     )
 
 

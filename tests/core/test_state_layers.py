@@ -87,6 +87,18 @@ def test_the_plan_tells_what_a_sequence_takes(folders: dict[str, Path]) -> None:
     assert f"{alone.max_num_seqs} sequences in " in lines["state"]
 
 
+def test_the_plan_tells_which_options_change_nothing(folders: dict[str, Path]) -> None:
+    def unused(name: str, **options: Any) -> str | None:
+        plan = explain(str(folders[name]), **OPTIONS, **options).plan
+        assert plan is not None
+        return dict(plan.lines()).get("unused")
+
+    sizes = {"block_size": 16, "kv_cache_bytes": 2**20}
+    assert unused("mamba2", **sizes) == "block_size, kv_cache_bytes: no layer keeps K/V"
+    assert unused("mamba2", kv_cache_bytes=None) is None
+    assert unused("jamba", **sizes) is None
+
+
 def test_memory_for_few_states_runs_few_sequences(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = folders["mamba2"]
     roomy = explain(str(folder), **OPTIONS).plan
