@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .detokenizer import Detokenizer, NoText
 from .errors import ContextLengthError, EngineError
 from .inputs import ProcessedInput
+from .likelihood import Likelihood
 from .logits.rules import LogitsState
 from .outputs import CompletionOutput, RequestOutput, RequestOutputKind
 from .pooling.params import NO_TOKENS
@@ -55,6 +56,9 @@ class Job:
     _handed_out: list[int] = field(default_factory=list)
     """For each sequence, how many of its tokens `take` has given out; -1 once its end has been."""
 
+    def __post_init__(self) -> None:
+        self._likelihoods = [Likelihood(request) for request in self.requests]
+
     @property
     def ended(self) -> bool:
         """Whether the last text of every sequence has been made."""
@@ -74,7 +78,8 @@ class Job:
         request, text = self.requests[index], self.texts[index]
         if self.ends[index] is not None:
             return None
-        if self.params.prompt_logprobs is not None and index == 0 and num_tokens > request.prompt_len:
+        asked = self.params.prompt_logprobs is not None and self.output.prompt_logprobs is None
+        if asked and index == 0 and num_tokens > request.prompt_len:
             self.output.prompt_logprobs = [None, *request.prompt_logprobs]
         new = request.token_ids[request.prompt_len + len(text.ids) : num_tokens] if text.stopped_by is None else []
         hit = text.append_one_by_one(new) if self.params.stops else text.append(new)
@@ -116,13 +121,13 @@ class Job:
         read = (
             self.tools.parse_output(self.texts[index].text, ids) if self.tools is not None and end is not None else None
         )
-        logprobs = request.logprobs[: len(ids)] if self.params.logprobs is not None else None
+        likelihood = self._likelihoods[index] if self.params.logprobs is not None else None
         return CompletionOutput(
             index=index,
             text=text,
             token_ids=ids[first:],
-            logprobs=logprobs[first:] if logprobs is not None else None,
-            cumulative_logprob=sum(p[t].logprob for p, t in zip(logprobs, ids)) if logprobs is not None else None,
+            logprobs=likelihood.between(first, len(ids)) if likelihood is not None else None,
+            cumulative_logprob=likelihood.sum(ids) if likelihood is not None else None,
             finish_reason=end.finish_reason if end is not None else None,
             stop_reason=end.stop_reason if end is not None else None,
             tool_calls=read.calls if read is not None else (),
@@ -152,7 +157,16 @@ class Job:
         if kind is RequestOutputKind.CUMULATIVE:
             return self.whole()
         deltas = [self._completion(i, self.texts[i].delta(finished=self.ends[i] is not None), n) for i, n in fresh]
+        if self.params.logprobs is not None:
+            self._drop_logprobs([i for i, _ in fresh])
         return replace(self.output, outputs=deltas)
+
+    def _drop_logprobs(self, fresh: Sequence[int]) -> None:
+        """Log-probabilities that were given out as what is new are their reader's alone."""
+        for i in fresh:
+            self._likelihoods[i].drop(len(self.texts[i].ids))
+        for completion in self.output.outputs:
+            completion.logprobs = None
 
 
 class JobMaker:

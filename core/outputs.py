@@ -79,7 +79,8 @@ class CompletionOutput:
         index: Which of the `n`.
         text: The text so far, or the new text alone: see `RequestOutputKind`.
         token_ids: As `text`, in tokens.
-        logprobs: For each token, token id → Logprob, when asked for.
+        logprobs: For each token, token id → Logprob, when asked for. Those that were given out as what is new are not kept: in
+            the `partial_results` of an error after them, this is None.
         cumulative_logprob: Sum over the chosen tokens, when asked for.
         finish_reason: `stop` (an end token or stop string), `length`, `abort`, `error`; None while it goes on.
         stop_reason: The stop string or token id; None for the model's own end token.

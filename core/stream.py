@@ -15,6 +15,8 @@ from .served import Stepper
 
 TEXT_TOKENS = 64
 """Of a sequence whose end alone is wanted, text is made whenever it has so many tokens more: its end is little work then."""
+TURN_TOKENS = 128
+"""Of so many tokens, text is made without a look at what else the event loop has to do: they take less than a millisecond."""
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -47,6 +49,7 @@ class Stream:
         self._news = asyncio.Event()
         self._begun = self._aborted = self._expired = self._over = False
         self._told: list[tuple[int, bool]] = []
+        self._read: list[int] = []
         self._error: EngineError | None = None
 
     @property
@@ -70,6 +73,7 @@ class Stream:
         """Hand the job to the engine, unless it was aborted while its prompt was processed."""
         self.job, self._begun = job, True
         self._told = [(request.prompt_len, False) for request in job.requests]
+        self._read = [request.prompt_len for request in job.requests]
         job.output.request_id = self.name
         if self._aborted:
             job.abandon()
@@ -88,7 +92,7 @@ class Stream:
         while not self._over and self._error is None:
             await self._news.wait()
             self._news.clear()
-            self._advance()
+            await self._catch_up()
             output = self.job.take(self.kind)
             if self.job.output.finished:
                 self._over, self._error = True, self._failure()
@@ -142,16 +146,28 @@ class Stream:
         """See `Listener.wake`."""
         self._news.set()
         if self.job.params.stops:
-            self._advance()  # now: a stop string ends the sequence also where the reader sleeps
+            for index, (num_tokens, _) in enumerate(self._told):
+                self._advance(index, num_tokens)  # now: a stop string ends the sequence also where the reader sleeps
 
     # ---- within -----------------------------------------------------------------------------------------------------
 
-    def _advance(self) -> None:
-        """Make text of the tokens that have come."""
-        for index, (num_tokens, finished) in enumerate(self._told):
-            hit = self.job.advance(index, num_tokens, finished=finished)
-            if hit is not None:
-                self.thread.stop(self.job.requests[index], hit)
+    async def _catch_up(self) -> None:
+        """Make text of the tokens that have come; where they are many, the loop turns in between."""
+        room = TURN_TOKENS
+        for index in range(len(self._told)):
+            room -= self._advance(index, room)
+            while not room:
+                await asyncio.sleep(0)
+                room = TURN_TOKENS - self._advance(index, TURN_TOKENS)
+
+    def _advance(self, index: int, most: int) -> int:
+        """Make text of at most so many of a sequence's new tokens; of how many it was."""
+        (told, finished), read = self._told[index], self._read[index]
+        self._read[index] = upto = min(told, read + most)
+        hit = self.job.advance(index, upto, finished=finished and upto == told)
+        if hit is not None:
+            self.thread.stop(self.job.requests[index], hit)
+        return upto - read
 
     def _expire(self) -> None:
         self._expired = True

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from ..errors import EngineError
-from ..outputs import RequestOutput
+from ..outputs import CompletionOutput, RequestOutput
+from .json_reply import as_json
 from .models import ServedModel
+from .sending import LargeReply
 from .serving import Serving
+from .settings import ServerSettings
 
+T = TypeVar("T")
 Outputs = AsyncGenerator[RequestOutput, None]
+EVENT_TOKENS = 16
+"""Most tokens with log-probabilities that one event of a stream brings: some ten kilobytes."""
 
 
 async def watched(
@@ -57,11 +65,49 @@ async def whole(outputs: Outputs) -> RequestOutput:
     return last
 
 
-async def reply(make: Callable[[], dict[str, Any]], *, large: bool) -> JSONResponse:
-    """A reply in one piece; a `large` one, of any number of log-probabilities, is made in a thread."""
+async def reply(
+    work: Awaitable[T], write: Callable[[T], dict[str, Any]], settings: ServerSettings, *, large: bool
+) -> Response:
+    """What work comes to, as one reply. A `large` one, of any number of log-probabilities, is written in a thread, which frees
+    them as well: either takes long."""
+    held = [await work]
+
+    def written() -> bytes:
+        return as_json(write(held.pop()))
+
     if large:
-        return await asyncio.to_thread(lambda: JSONResponse(make()))
-    return JSONResponse(make())
+        return LargeReply(await asyncio.to_thread(written), settings.write_timeout)
+    return Response(written(), media_type="application/json")
+
+
+async def in_pieces(outputs: Outputs) -> Outputs:
+    """Outputs of what is new, of which none brings log-probabilities of more than `EVENT_TOKENS` tokens.
+
+    What has piled up while a client did not read reaches it as the events that it would have been, more or less. Each is little
+    work, between which the loop turns; and many clients do not read an event of some megabytes: they bound its line.
+    """
+    async with contextlib.aclosing(outputs):
+        async for output in outputs:
+            if all(len(c.logprobs or ()) <= EVENT_TOKENS for c in output.outputs):
+                yield output
+                continue
+            pieces = deque(piece for c in output.outputs for piece in _cut(c))
+            output.outputs = []  # a piece is freed once it was sent, and not all of them at the end
+            while pieces:
+                yield replace(output, outputs=[pieces.popleft()], finished=output.finished and not pieces)
+
+
+def _cut(c: CompletionOutput) -> Iterator[CompletionOutput]:
+    """A completion in pieces, of which the last says how it ended. A token's own text may differ from what it adds to the text,
+    so a piece's text is that of its tokens but for some characters, and the last one's is the rest."""
+    logprobs, start = c.logprobs or [], 0
+    for first in range(0, len(c.token_ids) - EVENT_TOKENS, EVENT_TOKENS):
+        ids, found = c.token_ids[first : first + EVENT_TOKENS], logprobs[first : first + EVENT_TOKENS]
+        end = start + sum(len(at[token].decoded_token) for token, at in zip(ids, found))
+        yield CompletionOutput(c.index, c.text[start:end], ids, found)
+        start = end
+    rest = (len(c.token_ids) - 1) // EVENT_TOKENS * EVENT_TOKENS
+    yield replace(c, text=c.text[start:], token_ids=c.token_ids[rest:], logprobs=logprobs[rest:])
 
 
 async def all_whole(streams: Sequence[Outputs]) -> list[RequestOutput]:

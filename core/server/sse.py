@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Any, TypeVar
@@ -13,14 +12,23 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .errors import problem_of
+from .json_reply import as_json
+from .sending import sent
 from .settings import ServerSettings
 
 logger = logging.getLogger(__name__)
-Event = Mapping[str, Any]
+Event = Mapping[str, Any] | bytes
+"""A mapping; or, of one that is large, its line, `written` in a thread."""
 T = TypeVar("T")
 FIRST_WAIT = 10.0
 """Seconds that a stream waits for its first event before it begins: what fails until then has a status of its own."""
 _DONE = b"data: [DONE]\n\n"
+
+
+def written(event: Mapping[str, Any], *, named: bool = False) -> bytes:
+    """An event's line; `named`: with the name that it has in `type`."""
+    name = f"event: {event['type']}\n".encode() if named else b""
+    return name + b"data: " + as_json(event) + b"\n\n"
 
 
 async def gone(receive: Receive) -> None:
@@ -55,7 +63,7 @@ class EventStream(Response):
     """Sends events as they come.
 
     Args:
-        events: Each a mapping, which becomes one event of JSON; with a key `event`, `named` events carry that name.
+        events: Each becomes one event of JSON.
         settings: With the times.
         named: Whether events have names, as those of `/v1/responses`.
         done: Whether `[DONE]` ends the stream.
@@ -121,7 +129,7 @@ class EventStream(Response):
             else:
                 ready, self._next = self._next, None
                 part, last = self._written(ready, scope)
-            if not await self._sent(part, last, scope, send) or last:
+            if not await sent(part, scope, send, last=last, timeout=self.settings.write_timeout) or last:
                 return
 
     def _written(self, ready: asyncio.Future[Event | None], scope: Scope) -> tuple[bytes, bool]:
@@ -133,27 +141,9 @@ class EventStream(Response):
             if problem.code == "internal_error":
                 logger.error("a stream failed", exc_info=error)
             scope["state"]["outcome"] = problem.code
-            event: Event = {**problem.body["error"], "type": "error"} if self.named else problem.body
-            return self._line(event) + end, True
+            event = {**problem.body["error"], "type": "error"} if self.named else problem.body
+            return written(event, named=self.named) + end, True
         found = ready.result()
-        return (end, True) if found is None else (self._line(found), False)
-
-    def _line(self, event: Event) -> bytes:
-        name = f"event: {event['type']}\n" if self.named else ""
-        return f"{name}data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n".encode(
-            "utf-8", "replace"
-        )
-
-    async def _sent(self, part: bytes, last: bool, scope: Scope, send: Send) -> bool:
-        """Send a part; False where the client does not read, and is dropped."""
-        try:
-            async with asyncio.timeout(self.settings.write_timeout):
-                await send({"type": "http.response.body", "body": part, "more_body": not last})
-        except TimeoutError:
-            scope["state"]["outcome"] = "dropped"
-            logger.warning("a client did not read its stream for %g s and was dropped", self.settings.write_timeout)
-            drop = scope.get("extensions", {}).get("engine.drop")
-            if drop is not None:
-                drop()
-            return False
-        return True
+        if found is None:
+            return end, True
+        return found if isinstance(found, bytes) else written(found, named=self.named), False

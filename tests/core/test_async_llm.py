@@ -149,6 +149,30 @@ async def test_R095_deltas_are_the_whole(allm: AsyncLLM, llama: LLM, params: Sam
         assert [len(found) for found in logprobs] == [len(found) for found in ids]
 
 
+@pytest.mark.parametrize("params", KINDS, ids=["greedy", "sampled", "stop", "logprobs"])
+async def test_R095_a_late_reader_gets_the_same(
+    allm: AsyncLLM, llama: LLM, monkeypatch: pytest.MonkeyPatch, params: SamplingParams
+) -> None:
+    monkeypatch.setattr("core.stream.TURN_TOKENS", 3)  # what piled up is read so many tokens at a time
+    whole = replace(params, output_kind=RequestOutputKind.CUMULATIVE)
+    wanted = [o async for o in allm.generate("hello", whole)][-1]
+    assert result(wanted) == expected(llama, "hello", params)
+    stream = allm.generate("hello", replace(params, output_kind=DELTA))
+    outputs = [await anext(stream)]
+    async with asyncio.timeout(PATIENCE):
+        while allm.engine.scheduler.has_work:
+            await settle(allm)
+    job = allm._streams[outputs[0].request_id].job
+    outputs += [output async for output in stream]
+    for part in wanted.outputs:
+        own = [p for output in outputs for p in output.outputs if p.index == part.index]
+        assert "".join(p.text for p in own) == part.text
+        assert [token for p in own for token in p.token_ids] == list(part.token_ids)
+        assert [found for p in own for found in p.logprobs or ()] == (part.logprobs or [])
+        assert own[-1].cumulative_logprob == part.cumulative_logprob
+    assert not any(request.logprobs for request in job.requests), "what was given out is kept"
+
+
 async def test_the_end_alone_is_one_output(allm: AsyncLLM, llama: LLM) -> None:
     outputs = [o async for o in allm.generate("hello", replace(SAMPLED, output_kind=FINAL))]
     assert [result(o) for o in outputs] == [expected(llama, "hello", SAMPLED)]
@@ -348,8 +372,11 @@ async def test_a_stop_string_ends_a_sequence_that_nobody_reads(allm: AsyncLLM, l
     await stream.aclose()
 
 
-async def test_R087_a_full_queue_refuses_and_those_accepted_finish(fresh: Any, llama: LLM) -> None:
+async def test_R087_a_full_queue_refuses_and_those_accepted_finish(
+    fresh: Any, llama: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     llm = fresh(max_num_seqs=1, max_queued_requests=3)
+    gate = Gate(llm, monkeypatch, 5)  # the one that runs goes on running
     running = llm.generate("hello", LONG)
     await anext(running)
     waiting = [asyncio.create_task(last(llm.generate(prompt_ids(i, 5), SHORT))) for i in range(3)]
@@ -358,6 +385,7 @@ async def test_R087_a_full_queue_refuses_and_those_accepted_finish(fresh: Any, l
     for _ in range(20):
         with pytest.raises(OverloadedError, match="max_queued_requests"):
             await last(llm.generate("one too many", SHORT))
+    gate.open()
     await running.aclose()
     assert [result(await task) for task in waiting] == [expected(llama, prompt_ids(i, 5), SHORT) for i in range(3)]
     assert result(await last(llm.generate("hello", SHORT))) == expected(llama, "hello", SHORT)

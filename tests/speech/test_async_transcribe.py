@@ -236,12 +236,24 @@ async def test_a_reader_may_take_its_time(open_async: OpenAsync) -> None:
     assert "".join(texts) == " ".join(random_words(1, 10))
 
 
-async def test_R087_it_is_refused_as_a_whole_or_not_at_all(open_async: OpenAsync) -> None:
+async def test_R087_it_is_refused_as_a_whole_or_not_at_all(
+    open_async: OpenAsync, monkeypatch: pytest.MonkeyPatch
+) -> None:
     llm = open_async(Speech, max_num_seqs=1, max_queued_requests=2)
+    allowed, step = threading.Event(), llm.engine.step
+
+    def held_step() -> Any:
+        assert allowed.wait(PATIENCE)  # until then no piece has begun, and all of them wait
+        return step()
+
+    monkeypatch.setattr(llm.engine, "step", held_step)
     waiting = [asyncio.create_task(llm.transcribe(clip(seed, 60))) for seed in range(3)]
-    await until(lambda: len(llm._queued) >= 2)
-    with pytest.raises(OverloadedError):
-        await llm.transcribe(clip(1, 3))
+    try:
+        await until(lambda: len(llm._queued) >= 2)
+        with pytest.raises(OverloadedError):
+            await llm.transcribe(clip(1, 3))
+    finally:
+        allowed.set()
     assert [t.text for t in await asyncio.gather(*waiting)] == [" ".join(random_words(s, 60)) for s in range(3)]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 from ...outputs import CompletionOutput, RequestOutput, ToolCall
 from ..generation import Outputs
+from ..sse import written
 from ..tool_calls import HeldText, Tools
 from .base import new_id, now, usage_of
 from .logprobs import for_chat
@@ -59,7 +61,7 @@ class ResponseMaker:
         items = [self._message(said.text, c)] if said.text or not said.calls else []
         return self._ended(c, [*items, *map(_call, said.calls)], usage_of([output], len(c.token_ids)))
 
-    async def events(self, outputs: Outputs) -> AsyncGenerator[Event, None]:
+    async def events(self, outputs: Outputs) -> AsyncGenerator[Event | bytes, None]:
         """It as it comes."""
         begun = {**self.common, "status": "in_progress", "output": [], "usage": None}
         held, opened = HeldText(self.tools), False
@@ -81,8 +83,14 @@ class ResponseMaker:
                     yield self._event("response.output_text.delta", **self._place(), delta=shown, logprobs=[])
                 if c.finish_reason is not None:
                     usage = usage_of([output], len(c.token_ids))
-                    for event in self._closing(c, said.calls if said is not None else (), opened, usage):
-                        yield event
+                    closing = [self._closing(c, said.calls if said is not None else (), opened, usage)]
+                    if self.top is None:
+                        for event in closing.pop():
+                            yield event
+                    else:  # with all log-probabilities, three times
+                        c = CompletionOutput(0, "", [])
+                        for line in await asyncio.to_thread(_written, closing):
+                            yield line
 
     def _opening(self) -> Iterator[Event]:
         item = {"id": self.message_id, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
@@ -146,6 +154,11 @@ class ResponseMaker:
     def _event(self, kind: str, **values: Any) -> Event:
         self._number += 1
         return {"type": kind, "sequence_number": self._number - 1, **values}
+
+
+def _written(held: list[Iterator[Event]]) -> list[bytes]:
+    """The lines of events, of which nothing is held any more."""
+    return [written(event, named=True) for event in held.pop()]
 
 
 def _joined(c: CompletionOutput, text: str, new: CompletionOutput) -> CompletionOutput:

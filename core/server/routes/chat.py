@@ -12,7 +12,7 @@ from starlette.responses import Response
 from ...errors import InvalidRequestError
 from ...outputs import CompletionOutput, RequestOutput, ToolCall
 from ..body import route_for
-from ..generation import Outputs, reply, watched, whole
+from ..generation import Outputs, in_pieces, reply, watched, whole
 from ..media import without_media
 from ..models import ServedModel
 from ..protocol.base import new_id, now, usage_of
@@ -38,9 +38,10 @@ def router(serving: Serving) -> APIRouter:
             serving, request, model, await _start(serving, request, body, model, tools), prompt="messages"
         )
         if body.stream:
-            return ignored(await EventStream(maker.chunks(outputs), serving.settings).begin(request), body)
-        output = await unless_gone(request, whole(outputs))
-        return ignored(await reply(lambda: maker.whole(output), large=bool(body.logprobs)), body)
+            chunks = maker.chunks(in_pieces(outputs))
+            return ignored(await EventStream(chunks, serving.settings).begin(request), body)
+        work = unless_gone(request, whole(outputs))
+        return ignored(await reply(work, maker.whole, serving.settings, large=bool(body.logprobs)), body)
 
     return routes
 

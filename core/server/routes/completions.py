@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,13 +14,13 @@ from starlette.responses import Response
 from ...errors import InvalidRequestError
 from ...outputs import CompletionOutput, RequestOutput
 from ..body import route_for
-from ..generation import Outputs, all_whole, merged, reply, watched
+from ..generation import Outputs, all_whole, in_pieces, merged, reply, watched
 from ..models import ServedModel
 from ..protocol.base import new_id, now, usage_of
 from ..protocol.completions import CompletionRequest
 from ..protocol.logprobs import for_completion
 from ..serving import Serving, ignored
-from ..sse import EventStream, unless_gone
+from ..sse import Event, EventStream, unless_gone, written
 
 
 def router(serving: Serving) -> APIRouter:
@@ -32,10 +34,11 @@ def router(serving: Serving) -> APIRouter:
         maker = Reply(body, model)
         streams = _start(serving, request, body, model)
         if body.stream:
-            return ignored(await EventStream(maker.chunks(streams), serving.settings).begin(request), body)
-        outputs = await unless_gone(request, all_whole(streams))
+            chunks = maker.chunks([in_pieces(stream) for stream in streams])
+            return ignored(await EventStream(chunks, serving.settings).begin(request), body)
+        work = unless_gone(request, all_whole(streams))
         large = body.logprobs is not None or body.prompt_logprobs is not None
-        return ignored(await reply(lambda: maker.whole(outputs), large=large), body)
+        return ignored(await reply(work, maker.whole, serving.settings, large=large), body)
 
     return routes
 
@@ -93,21 +96,34 @@ class Reply:
                 choices.append(self._choice(i, output, c, first=True, offset=0))
         return {**self.common, "choices": choices, "usage": usage_of(outputs, self._count(outputs))}
 
-    async def chunks(self, streams: list[Outputs]) -> AsyncGenerator[dict[str, Any], None]:
+    async def chunks(self, streams: list[Outputs]) -> AsyncGenerator[Event, None]:
         """The texts as they come."""
         last: dict[int, RequestOutput] = {}
-        written: dict[tuple[int, int], int] = {}
+        sizes: dict[tuple[int, int], int] = {}
         generated = 0
         async for i, output in merged(streams):
             last[i] = output
             generated += self._count([output])
             for c in output.outputs:
                 place = i, c.index
-                choice = self._choice(i, output, c, first=place not in written, offset=written.get(place, 0))
-                written[place] = written.get(place, 0) + len(choice["text"])
-                yield {**self.common, "choices": [choice], **({"usage": None} if self.body.wants_usage else {})}
+                first, size = place not in sizes, sizes.get(place, 0)
+                make = partial(self._chunk, i, output, c, first=first, offset=size)
+                event: Event
+                if first and output.prompt_logprobs is not None:  # as many as the prompt is long
+                    event, sizes[place] = await asyncio.to_thread(_written, make)
+                else:
+                    event, sizes[place] = make()
+                yield event
         if self.body.wants_usage:
             yield {**self.common, "choices": [], "usage": usage_of(list(last.values()), generated)}
+
+    def _chunk(
+        self, i: int, output: RequestOutput, c: CompletionOutput, *, first: bool, offset: int
+    ) -> tuple[dict[str, Any], int]:
+        """What is new of a text, and the size of the text with it."""
+        choice = self._choice(i, output, c, first=first, offset=offset)
+        usage = {"usage": None} if self.body.wants_usage else {}
+        return {**self.common, "choices": [choice], **usage}, offset + len(choice["text"])
 
     def _count(self, outputs: list[RequestOutput]) -> int:
         return 0 if self.silent else sum(len(c.token_ids) for output in outputs for c in output.outputs)
@@ -138,6 +154,11 @@ class Reply:
         if output.prompt is not None:
             return output.prompt
         return str(self.model.engine.get_tokenizer().decode(output.prompt_token_ids, skip_special_tokens=False))
+
+
+def _written(make: Callable[[], tuple[dict[str, Any], int]]) -> tuple[bytes, int]:
+    event, size = make()
+    return written(event), size
 
 
 def _as_json(output: RequestOutput) -> list[dict[str, Any] | None] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from fastapi import APIRouter
@@ -16,6 +17,7 @@ from ...pooling.calls import embed_call
 from ..body import route_for
 from ..pooling import answered, usage
 from ..protocol.embeddings import EmbeddingRequest
+from ..sending import LargeReply
 from ..serving import Serving, ignored
 
 
@@ -31,19 +33,19 @@ def router(serving: Serving) -> APIRouter:
         call = embed_call(model.engine.engine, body.input, params)
         outputs, tokens = await answered(serving, request, body, model, call, "input")
         # Of many vectors there are so many digits that writing them would hold up everybody else.
-        data = await asyncio.to_thread(_entries, outputs, body.encoding_format == "base64")
-        reply = msgspec.json.encode({"object": "list", "data": data, "model": model.name, "usage": usage(tokens)})
-        return ignored(Response(reply, media_type="application/json"), body)
+        common = {"object": "list", "model": model.name, "usage": usage(tokens)}
+        reply = await asyncio.to_thread(_written, outputs, body.encoding_format == "base64", common)
+        return ignored(LargeReply(reply, serving.settings.write_timeout), body)
 
     return routes
 
 
-def _entries(outputs: Sequence[EmbeddingOutput], as_base64: bool) -> list[msgspec.Raw]:
-    """The vectors as JSON, one by one, so that other threads have their turn between them."""
+def _written(outputs: Sequence[EmbeddingOutput], as_base64: bool, common: Mapping[str, Any]) -> bytes:
+    """The reply as JSON, its vectors one by one, so that other threads have their turn between them."""
     entries = []
     for index, output in enumerate(outputs):
         vector = output.embedding
         shown = base64.b64encode(vector.astype("<f4").tobytes()).decode() if as_base64 else vector.tolist()
         entry = {"object": "embedding", "index": index, "embedding": shown}
         entries.append(msgspec.Raw(msgspec.json.encode(entry)))
-    return entries
+    return msgspec.json.encode({**common, "data": entries})

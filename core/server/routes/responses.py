@@ -11,7 +11,7 @@ from starlette.responses import Response
 from ...outputs import RequestOutputKind
 from ...sampling import SamplingParams
 from ..body import route_for
-from ..generation import Outputs, reply, watched, whole
+from ..generation import Outputs, in_pieces, reply, watched, whole
 from ..media import without_media
 from ..models import ServedModel
 from ..protocol.base import without_none
@@ -36,10 +36,10 @@ def router(serving: Serving) -> APIRouter:
         outputs = watched(serving, request, model, await _start(serving, request, body, model, tools), prompt="input")
         maker = ResponseMaker(body, model.name, tools)
         if body.stream:
-            stream = EventStream(maker.events(outputs), serving.settings, named=True, done=False)
+            stream = EventStream(maker.events(in_pieces(outputs)), serving.settings, named=True, done=False)
             return ignored(await stream.begin(request), body)
-        output = await unless_gone(request, whole(outputs))
-        return ignored(await reply(lambda: maker.whole(output), large=body.top_logprobs is not None), body)
+        work = unless_gone(request, whole(outputs))
+        return ignored(await reply(work, maker.whole, serving.settings, large=body.top_logprobs is not None), body)
 
     return routes
 

@@ -19,6 +19,7 @@ import pytest
 from core.server.app import build_app
 from core.server.client import EngineClient
 from core.server.garbage import left_alone
+from core.server.generation import EVENT_TOKENS
 from core.server.json_body import MAX_REST, parse
 from core.server.main import Host, listen
 from core.server.models import Models
@@ -70,13 +71,14 @@ class Inside:
         self._loop = asyncio.get_running_loop()
         options: dict[str, Any] = {"dtype": "float32", "block_size": 16, "kv_cache_bytes": 32 * 2**20}
         try:
-            client = await EngineClient.create(str(self._folder), **options)
+            self.client = client = await EngineClient.create(str(self._folder), **options)
         except BaseException as error:
             self._began.set_exception(error)
             raise
         settings = ServerSettings(port=0)
         served = Models({"tiny": served_model("tiny", client)})
-        host = Host(build_app(served, settings), settings, listen(settings))
+        self.app = build_app(served, settings)
+        host = Host(self.app, settings, listen(settings))
         serving = asyncio.create_task(host.server.serve(sockets=[host.listener]))
         host.listener.listen()
         with left_alone():
@@ -85,6 +87,32 @@ class Inside:
         host.server.should_exit = True
         await serving
         await client.close()
+
+    def late_reader(self, path: str, body: dict[str, Any]) -> bytes:
+        """What is streamed to a client that reads the first bytes, and the others when the engine has long ended."""
+        return asyncio.run_coroutine_threadsafe(self._read_late(path, body), self._loop).result(PATIENCE)
+
+    async def _read_late(self, path: str, body: dict[str, Any]) -> bytes:
+        content, left, reply = json.dumps(body).encode(), asyncio.Event(), bytearray()
+        incoming = [{"type": "http.request", "body": content}]
+
+        async def receive() -> dict[str, Any]:
+            if not incoming:
+                await left.wait()
+            return incoming.pop() if incoming else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if not reply:
+                while not reply and message.get("body") and self.client.stats().gauges.levels.running:
+                    await asyncio.sleep(0.01)
+            reply.extend(message.get("body", b""))
+
+        headers = [(b"host", b"x"), (b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+        scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode()}
+        await self.app({**scope, "scheme": "http", "query_string": b"", "root_path": "", "headers": headers,
+                        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}, receive, send)  # fmt: skip
+        left.set()
+        return bytes(reply)
 
     def end(self) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
@@ -143,17 +171,79 @@ def test_R092_no_request_holds_up_the_loop(
 ) -> None:
     content = json.dumps(body()).encode()
     http.post(path, json={"model": "tiny", "messages": asking("x"), "prompt": "x", "max_tokens": 2})
+
+    def ask() -> None:
+        response = http.post(path, content=content, headers={"Content-Type": "application/json"})
+        assert response.status_code == status, response.text[:500]
+
+    assert_it_turns(inside, monkeypatch, ask)
+
+
+def assert_it_turns(inside: Inside, monkeypatch: pytest.MonkeyPatch, ask: Callable[[], None]) -> None:
+    """The loop turns while this is asked."""
     longest = []
     for _ in range(TRIES):
         with monkeypatch.context() as patched:
             watch = Watch(patched, inside.thread)
-            response = http.post(path, content=content, headers={"Content-Type": "application/json"})
-        assert response.status_code == status, response.text[:500]
+            ask()
         assert len(watch.taken) > 10
         longest.append(watch.longest)
         if watch.longest[0][0] < MOST_SECONDS:
             return
     raise AssertionError(f"a callback took the processor too long, {TRIES} times: {longest}")
+
+
+MANY = 480
+"""Tokens: as many as the model's sequences hold beside a prompt."""
+MUCH: dict[str, Any] = {
+    "model": "tiny",
+    "max_tokens": MANY,
+    "ignore_eos": True,
+    "n": 2,
+    "temperature": 1,
+    "stream": True,
+}
+LATE: dict[str, dict[str, Any]] = {
+    CHAT: {**MUCH, "messages": asking("x"), "logprobs": True, "top_logprobs": 20},
+    "/v1/completions": {**MUCH, "prompt": "x", "logprobs": 20},
+}
+
+
+def tokens_of(event: dict[str, Any]) -> int:
+    """How many tokens with log-probabilities a chunk brings."""
+    found = event["choices"][0]["logprobs"] or {}
+    return len(found.get("content") or found.get("tokens") or ())
+
+
+@pytest.mark.parametrize("path", LATE)
+def test_R092_what_piles_up_for_a_slow_reader_does_not_hold_up_the_loop(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def ask() -> None:
+        counts = [
+            tokens_of(json.loads(line)) for line in data_of(inside.late_reader(path, LATE[path])) if line != "[DONE]"
+        ]
+        assert sum(counts) == 2 * MANY
+        assert max(counts) == EVENT_TOKENS, "nothing piled up"
+
+    assert_it_turns(inside, monkeypatch, ask)
+
+
+def test_R092_the_end_of_a_response_does_not_hold_up_the_loop(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"model": "tiny", "input": "x", "max_output_tokens": MANY, "top_logprobs": 20, "temperature": 0}
+
+    def ask() -> None:
+        events = [json.loads(line) for line in data_of(inside.late_reader("/v1/responses", {**asked, "stream": True}))]
+        (content,) = events[-1]["response"]["output"][0]["content"]
+        assert len(content["logprobs"]) == MANY
+        assert content["text"] == "".join(e["delta"] for e in events if e["type"] == "response.output_text.delta")
+
+    assert_it_turns(inside, monkeypatch, ask)
+
+
+def data_of(stream: bytes) -> list[str]:
+    """The data of its events."""
+    return [line.removeprefix("data: ") for line in stream.decode().split("\n") if line.startswith("data: ")]
 
 
 def test_R092_no_form_holds_up_the_loop(inside: Inside, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,7 +234,7 @@ def test_R086_who_does_not_read_is_dropped(impatient: Served) -> None:
         "top_logprobs": 20,
     }
     deaf = [connect(impatient, body, receive_buffer=4096) for _ in range(2)]
-    impatient.wait_for("did not read its stream")
+    impatient.wait_for("did not read its reply")
     with httpx2.Client(base_url=impatient.url, timeout=PATIENCE) as http:
         wait_until_idle(http)
     for connection in deaf:
