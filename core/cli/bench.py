@@ -10,17 +10,16 @@ import typer
 
 from ..client.endpoint import DEFAULT_URL, Endpoint, missing
 from ..errors import InvalidRequestError
+from .server_options import ApiKey, ServedName, Url
 
 if TYPE_CHECKING:
     from ..client.load import Load
 
 
 def serve(
-    url: Annotated[str, typer.Option("--url", help="Of the server.", envvar="ENGINE_URL")] = DEFAULT_URL,
-    api_key: Annotated[
-        str | None, typer.Option("--api-key", help="What opens it.", envvar="ENGINE_API_KEY", show_default=False)
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Which; left out, the server's first.")] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    model: ServedName = None,
     requests: Annotated[int, typer.Option("--requests", "-n", min=1, help="How many.")] = 100,
     concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="At a time.")] = 16,
     input_len: Annotated[int, typer.Option("--input-len", min=1, help="Tokens of a prompt, about.")] = 128,

@@ -15,6 +15,7 @@ import typer
 from ..client.endpoint import DEFAULT_URL, Endpoint, missing
 from ..errors import EngineError
 from .output import shown
+from .server_options import ApiKey, ServedName, Url
 
 if TYPE_CHECKING:
     from ..client.talk import Talk
@@ -29,11 +30,9 @@ COMMANDS = """\
 
 
 def chat(
-    url: Annotated[str, typer.Option("--url", help="Of the server.", envvar="ENGINE_URL")] = DEFAULT_URL,
-    api_key: Annotated[
-        str | None, typer.Option("--api-key", help="What opens it.", envvar="ENGINE_API_KEY", show_default=False)
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Which; left out, the server's first.")] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    model: ServedName = None,
     image: Annotated[
         list[Path] | None, typer.Option("--image", "-i", help="A picture or clip for the first message.")
     ] = None,

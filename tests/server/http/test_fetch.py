@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -17,6 +17,13 @@ from .conftest import png
 from .media_host import MediaHost
 
 MOST = 5 * 2**20
+
+
+@pytest.fixture(scope="module")
+def media_host() -> Iterator[MediaHost]:
+    """A host of this file's own: what it has seen, nobody else asked for."""
+    with MediaHost() as host:
+        yield host
 
 
 class Names:
