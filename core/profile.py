@@ -51,7 +51,7 @@ def _item_tokens(processor: Processor, modality: str, length: int) -> int | None
             return int(told[modality])
         return max(item.placeholder.length for item in dummy_prompt(processor, counts, length).items)
     except Exception as e:  # a plugin's hooks may raise whatever they like; its requests will tell what is wrong
-        logger.warning("how many tokens a %s may take is unknown: %s: %s", modality, type(e).__name__, e)
+        logger.warning("how many tokens an item of %r may take is unknown: %s: %s", modality, type(e).__name__, e)
         return None
 
 

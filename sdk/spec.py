@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ._api import API_VERSION, ENTRY_POINT_GROUP
 
@@ -18,6 +19,16 @@ Target = str
 
 _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _TARGET = re.compile(rf"{_DOTTED}:{_DOTTED}")
+
+
+def _known_names(cls: type[BaseModel], given: Any) -> Any:
+    """Say which name was meant where one is misspelt; one that is near none is refused without."""
+    names = list(cls.model_fields)
+    for name in sorted(given.keys() - names) if isinstance(given, dict) else ():
+        near = difflib.get_close_matches(name, names, 1)
+        if near:
+            raise ValueError(f"there is no {name!r}; did you mean {near[0]!r}?")
+    return given
 
 
 class Capabilities(BaseModel):
@@ -39,6 +50,7 @@ class Capabilities(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _known_names = model_validator(mode="before")(classmethod(_known_names))
 
     tasks: tuple[str, ...] = ("generate",)
     modalities: tuple[str, ...] = ()
@@ -83,6 +95,7 @@ class Architecture(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    _known_names = model_validator(mode="before")(classmethod(_known_names))
 
     name: str = Field(min_length=1)
     model: Target

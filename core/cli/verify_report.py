@@ -40,18 +40,22 @@ def show(report: Report) -> None:
     console.print(table)
     for reason, laws in skipped.items():
         console.print(f"\nskipped ({_plain(reason)}):\n  {', '.join(laws)}", highlight=False)
+    failed: defaultdict[str, list[LawResult]] = defaultdict(list)
     for result in report.results:
         if result.status == "failed":
-            _explain(console, result)
+            failed[result.detail].append(result)
+    for first, *others in failed.values():
+        _explain(console, first, [other.law for other in others])
     console.print(f"\n{_summary(report)}\n", highlight=False)
 
 
-def _explain(console: Console, result: LawResult) -> None:
-    """All that is known of a broken law, last on the screen, where people look first."""
+def _explain(console: Console, result: LawResult, others: list[str]) -> None:
+    """All that is known of a broken law, last on the screen, where people look first; and which others say the same."""
     from rich.table import Table
 
     console.print(f"\n[bold red]{result.law} failed[/]: {_plain(result.detail)}", highlight=False)
     said = {"law": result.statement, "smallest": result.smallest, "cause": result.cause, "read": result.docs}
+    said["also"] = ", ".join(others)
     grid = Table.grid(padding=(0, 1, 0, 0))
     for name, text in said.items():
         if text:

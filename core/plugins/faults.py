@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from sdk._faults import beside, in_words
 from sdk.errors import EngineError, PluginContractError, PluginImportError
 from sdk.registry import IN_PROCESS
 
@@ -54,12 +55,7 @@ def describe(error: BaseException) -> str:
     for frame, line in traceback.walk_tb(error.__traceback__):
         if str(frame.f_globals.get("__name__", "")).split(".")[0] not in _MACHINERY:
             place = f" ({frame.f_code.co_filename}, line {line})"
-    return f"{type(error).__name__}: {one_line(error)}{place}"
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's text without its line breaks."""
-    return " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {in_words(error)}{place}"
 
 
 def _cure(claim: Claim, error: BaseException) -> str:
@@ -72,6 +68,8 @@ def _cure(claim: Claim, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         if error.name.split(".")[0] != claim.module.split(".")[0]:
             return f"{claim.distribution} needs the module {error.name!r}, does not declare it, and it is not installed"
+        if claim.origin != "wheel" and (said := beside(error.name)):
+            return said
         if claim.origin in ("wheel", "editable"):
             return f"The installation is incomplete: {pip_line('--force-reinstall', claim.distribution)}"
         return f"Its metadata in {claim.location} is there, its code is not"

@@ -15,12 +15,13 @@ from typing import Any
 import pluggy
 
 from sdk._api import GROUP_PREFIX, MODEL_TYPES_SUFFIX
+from sdk._faults import in_words
 from sdk.errors import PluginVersionError
 from sdk.hooks import PROJECT, EngineSpec
 from sdk.spec import Architecture
 
 from .claims import Claim
-from .faults import broken, describe, import_error, is_strict, one_line
+from .faults import broken, describe, import_error, is_strict
 from .guard import PluginWarning, Watch, watch_import
 from .requirements import pip_line, unmet
 
@@ -72,7 +73,7 @@ class Loader:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
             self._forget(module)
-            raise broken(claim, f"{one_line(error)}{_hint(module)}") from error
+            raise broken(claim, f"{in_words(error)}{_hint(module)}") from error
         except (Exception, SystemExit) as error:
             self._forget(module)
             if is_strict():

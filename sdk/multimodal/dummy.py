@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from .._contract import check_class, hook
-from .info import BaseProcessingInfo
+from .info import BaseProcessingInfo, largest_image
 
 Info = TypeVar("Info", bound=BaseProcessingInfo)
 
@@ -36,9 +36,10 @@ class BaseDummyInputsBuilder(Generic[Info]):
         """
         if mm_counts.keys() - {"image"}:
             raise NotImplementedError(
-                f"{type(self).__qualname__} has no get_dummy_mm_data; the default makes pictures alone"
+                f"{type(self).__qualname__} has no get_dummy_mm_data; the default makes items of 'image' alone, not of "
+                + ", ".join(map(repr, sorted(mm_counts)))
             )
-        width, height = self.info.get_image_size_with_most_features()
+        width, height = largest_image(self.info)
         count = mm_counts.get("image", 0)
         return {"image": self._get_dummy_images(width=width, height=height, num_images=count)}
 

@@ -102,8 +102,8 @@ class BaseProcessingInfo:
     @hook
     def get_max_image_tokens(self) -> int:
         """The most rows of embeddings that one picture can give."""
-        size = self.get_image_size_with_most_features()
-        return self.get_num_image_tokens(image_width=size.width, image_height=size.height)
+        width, height = largest_image(self)
+        return self.get_num_image_tokens(image_width=width, image_height=height)
 
     @hook
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
@@ -119,3 +119,15 @@ class BaseProcessingInfo:
         config = self.get_hf_config()
         names = [f"{m}_token_{s}" for m in self.get_supported_mm_limits() for s in ("id", "index")]
         return {v for v in (getattr(config, n, None) for n in names) if isinstance(v, int)}
+
+
+def largest_image(info: BaseProcessingInfo) -> ImageSize:
+    """What `get_image_size_with_most_features` answers.
+
+    Raises:
+        TypeError: It is no size.
+    """
+    size: Any = info.get_image_size_with_most_features()
+    if not isinstance(size, tuple) or len(size) != 2:
+        raise TypeError(f"get_image_size_with_most_features must return ImageSize(width=…, height=…), not {size!r:.80}")
+    return ImageSize(*size)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._contract import check_class, hook, lenient
 from ..errors import EngineError, InvalidRequestError, MediaUnsupportedError, PluginRuntimeError, PromptUpdateError
+from .answers import checked_fields, checked_updates
 from .dummy import BaseDummyInputsBuilder
 from .fields import FieldValue, ItemKwargs, MultiModalFieldConfig, MultiModalKwargsItems, split_into_items
 from .info import BaseProcessingInfo
@@ -196,7 +197,9 @@ class BaseMultiModalProcessor(Generic[Info]):
         updates: Sequence[PromptUpdate] = ()
         counts = {m: n for m, n in mm_items.get_all_counts().items() if m != self.encoder_modality}
         if counts:
-            updates = self._guard("_get_prompt_updates", self._get_prompt_updates, mm_items, kwargs, out)
+            updates = self._guard(
+                "_get_prompt_updates", lambda: checked_updates(self._get_prompt_updates(mm_items, kwargs, out))
+            )
         bos = getattr(self.info.get_tokenizer(), "bos_token_id", None)
         apply = partial(apply_prompt_updates, ids, updates, counts, bos_token_id=bos)
         final, places = self._guard("_get_prompt_updates", apply)
@@ -306,7 +309,7 @@ class BaseMultiModalProcessor(Generic[Info]):
     def _split(
         self, tensors: Mapping[str, Any], kwargs: Mapping[str, Any], counts: Mapping[str, int]
     ) -> MultiModalKwargsItems:
-        fields = self._guard("_get_mm_fields_config", self._get_mm_fields_config, tensors, kwargs)
+        fields = self._fields(tensors, kwargs)
         items: MultiModalKwargsItems = self._guard("_get_mm_fields_config", split_into_items, tensors, fields)
         for modality, count in counts.items():
             if len(items.get(modality, ())) != count:
@@ -317,10 +320,16 @@ class BaseMultiModalProcessor(Generic[Info]):
                 )
         return items
 
+    def _fields(self, tensors: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Mapping[str, MultiModalFieldConfig]:
+        fields: Mapping[str, MultiModalFieldConfig] = self._guard(
+            "_get_mm_fields_config", lambda: checked_fields(self._get_mm_fields_config(tensors, kwargs))
+        )
+        return fields
+
     def _split_given(self, items: ProcessedItems, kwargs: Mapping[str, Any]) -> list[ItemKwargs]:
         """Items of tensors that the caller processed: what is wrong with them is the caller's fault."""
         param = f"multi_modal_data.{items.modality}"
-        fields = self._guard("_get_mm_fields_config", self._get_mm_fields_config, items.tensors, kwargs)
+        fields = self._fields(items.tensors, kwargs)
         unknown = [name for name in items.tensors if name not in fields]
         if unknown:
             raise InvalidRequestError(

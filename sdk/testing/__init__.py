@@ -6,6 +6,7 @@ runtime.py    the engine, as the kit sees it          conformance.py   the same 
 samples.py    prompts and media, made anew            sizes.py   items by size, and the search for the worst
 needles.py    prompts whose answers must not change   reference.py   a model by itself, and transformers' own
 by_http.py    the same answers through a server       diagnosis.py   from numbers to where to look
+place.py      from exceptions to where they arose     probe.py       a plugin module in a process of its own
 schemes.py    a quantization scheme in the place of an architecture   scheme_laws.py   its laws
 """
 

@@ -10,6 +10,8 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from .._faults import beside, in_words
+
 HEAVY = ("torch", "transformers", "numpy", "tokenizers", "safetensors", "PIL")
 """What a plugin module must not load."""
 _MARK = "engine-probe:"
@@ -70,6 +72,8 @@ def child(module: str) -> None:
     said: dict[str, Any] = {"error": "", "architectures": [], "model_types": []}
     try:
         records = importlib.import_module(module).engine_architectures()
+        if not isinstance(records, list | tuple):
+            raise TypeError(f"engine_architectures() must return a list of sdk.Architecture, not {records!r:.80}")
         said["architectures"] = [record.name for record in records]
         said["model_types"] = [name for record in records for name in record.model_types]
         for record in records:
@@ -77,6 +81,8 @@ def child(module: str) -> None:
                 if isinstance(target, str):
                     importlib.import_module(target.partition(":")[0])
     except BaseException as error:
-        said["error"] = f"{type(error).__name__}: {error}"
+        name = error.name if isinstance(error, ModuleNotFoundError) else None
+        hint = beside(name) if name and name.split(".")[0] == module.split(".")[0] else ""
+        said["error"] = ". ".join(filter(None, (f"{type(error).__name__}: {in_words(error)}", hint)))
     said["heavy"] = {name: place for name, place in watch.asked.items() if name in sys.modules}
     print(f"\n{_MARK}{json.dumps(said)}", flush=True)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from .law import Broken, Law, LawResult, NotApplicable, Status
 from .levels import IN_PROCESS, LEVELS, laws_up_to
+from .place import place_of
 from .runtime import Runtime, find_runtime
 from .subject import Subject
 
@@ -83,7 +82,7 @@ class Suite:
         except Broken as broken:
             return _result(law, "failed", broken.what, broken.smallest, broken.cause)
         except Exception as error:
-            return _result(law, "failed", f"{type(error).__name__}: {error}", self.subject.trying, _place(error))
+            return _result(law, "failed", f"{type(error).__name__}: {error}", self.subject.trying, place_of(error))
 
 
 def verify(
@@ -113,29 +112,3 @@ def verify(
 
 def _result(law: Law, status: Status, detail: str, smallest: str = "", cause: str = "") -> LawResult:
     return LawResult(law.id, law.level, law.statement, status, detail, smallest, cause)
-
-
-def _place(error: BaseException) -> str:
-    """The innermost line of the plugin's own code among those that an exception passed."""
-    chain: list[BaseException] = []
-    known: BaseException | None = error
-    while known is not None and known not in chain:
-        chain.append(known)
-        known = known.__cause__
-    frames = [frame for e in reversed(chain) for frame in _frames(e) if _is_plugins(frame.filename)]
-    if not frames:
-        return ""
-    return f"raised below {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}"
-
-
-def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
-    yield from traceback.extract_tb(error.__traceback__)
-
-
-def _is_plugins(filename: str) -> bool:
-    """Whether a file is neither ours nor a library's."""
-    ours = Path(__file__).resolve().parents[2]
-    path = Path(filename)
-    inside = path.is_relative_to(ours / "sdk") or path.is_relative_to(ours / "core")
-    libraries = {"torch", "transformers", "tokenizers", "numpy", "PIL", "pluggy", "pydantic", "importlib"}
-    return not inside and not filename.startswith("<") and not libraries & set(path.parts)

@@ -66,6 +66,26 @@ class AddsATokenToMedia(LlavaMultiModalProcessor):
         return [*prompt_tokens, 7] if mm_counts.get("image") else prompt_tokens
 
 
+class ForgetsToReturn(LlavaMultiModalProcessor):
+    def _get_prompt_updates(self, mm_items: Any, hf_processor_mm_kwargs: Any, out_mm_kwargs: Any) -> Any:
+        super()._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
+
+
+class ReturnsOne(LlavaMultiModalProcessor):
+    def _get_prompt_updates(self, mm_items: Any, hf_processor_mm_kwargs: Any, out_mm_kwargs: Any) -> Any:
+        return super()._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)[0]
+
+
+class NamesModalities(LlavaMultiModalProcessor):
+    def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Any) -> Any:
+        return dict.fromkeys(hf_inputs, "image")
+
+
+class Raises(LlavaMultiModalProcessor):
+    def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Any) -> Any:
+        return {"pixel_values": hf_inputs["pixels"]}
+
+
 class Mends(LlavaProcessingInfo):
     def get_hf_processor(self) -> Any:
         processor = super().get_hf_processor()
@@ -145,6 +165,26 @@ def test_a_processor_that_breaks_a_law_is_shown_the_smallest_prompt(
     assert what in result.detail
     assert result.smallest.startswith(smallest)
     assert cause in result.cause
+
+
+@pytest.mark.parametrize(
+    ("value", "what", "cause"),
+    [
+        (ForgetsToReturn, "_get_prompt_updates: TypeError: it must return a list of PromptReplacement", ""),
+        (ReturnsOne, "not one PromptReplacement: put it into a list", ""),
+        (NamesModalities, "_get_mm_fields_config: TypeError: it must return a mapping", ""),
+        (Raises, "_get_mm_fields_config: KeyError: 'pixels'", "raised below"),
+    ],
+)
+def test_a_hook_that_fails_is_told_by_its_own_fault_and_not_by_what_the_law_suspects(
+    planted: Planted, value: type, what: str, cause: str
+) -> None:
+    result = planted("L2.not-mutated", LLAVA, "processor", value)
+    assert result.status == "failed"
+    assert what in result.detail
+    assert result.cause.startswith(cause)
+    assert "work on a copy" not in result.cause
+    assert result.cause.endswith("in _get_mm_fields_config") or not cause
 
 
 def test_a_model_without_its_processor_is_told_that_it_takes_media(planted: Planted) -> None:

@@ -82,14 +82,19 @@ def test_the_rate_is_the_feature_extractors() -> None:
 
 def test_dummy_media_by_default_are_pictures_and_nothing_else() -> None:
     class Sees(BaseProcessingInfo):
+        size: Any = ImageSize(width=5, height=3)
+
         def get_image_size_with_most_features(self) -> ImageSize:
-            return ImageSize(width=5, height=3)
+            return self.size  # type: ignore[no-any-return]
 
     builder = BaseDummyInputsBuilder[Any](Sees(SimpleNamespace()))  # type: ignore[arg-type]
     (picture, _) = builder.get_dummy_mm_data(512, {"image": 2})["image"]
     assert picture.size == (5, 3)
-    with pytest.raises(NotImplementedError, match="has no get_dummy_mm_data; the default makes pictures alone"):
+    with pytest.raises(NotImplementedError, match=r"has no get_dummy_mm_data; the default .* not of 'audio', 'image'"):
         builder.get_dummy_mm_data(512, {"image": 1, "audio": 1})
+    builder.info.size = 5
+    with pytest.raises(TypeError, match=r"must return ImageSize\(width=…, height=…\), not 5"):
+        builder.get_dummy_mm_data(512, {"image": 1})
 
 
 def test_dummy_clips_are_clips() -> None:

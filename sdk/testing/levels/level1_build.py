@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,12 @@ def parts(subject: Subject) -> str:
 @law("L1.tiny", "One seed gives the same tiny checkpoint twice, another seed another one.", needs=("L1.parts",))
 def tiny(subject: Subject) -> str:
     make = subject.plugin.load("tiny")
+    try:
+        inspect.signature(make).bind(SEED, subject.folder)
+    except TypeError as error:
+        raise Broken(
+            f"tiny cannot be called: {error}", smallest=f"tiny({SEED}, folder)", cause="it takes a seed and a folder"
+        ) from error
     other = {seed: subject.folder_for(f"tiny-{seed}-again") for seed in (SEED, SEED + 1)}
     for seed, folder in other.items():
         make(seed, folder)

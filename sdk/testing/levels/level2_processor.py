@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..decoder_prompts import for_engine, tokenize
 from ..law import Broken, NotApplicable, law
+from ..place import place_of
 from ..samples import Sample, all_media_samples, smallest, texts
 from ..subject import Subject
 
@@ -22,20 +23,20 @@ RANDOM_TEXTS = 24
 def _hold(subject: Subject, samples: Sequence[Sample], wrong: Callable[[Sample], str], cause: str = "") -> str:
     """Check samples one by one; the first that is wrong is made as small as it gets."""
 
-    def text_of(sample: Sample) -> str:
+    def fault(sample: Sample) -> tuple[str, str]:
+        """What is wrong, and where it was raised or else what the law says of it."""
         try:
-            return wrong(sample)
+            return wrong(sample), cause
         except NotApplicable:
             raise
         except Exception as error:
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {error}", place_of(error)
 
     for sample in samples:
-        what = text_of(sample)
-        if what:
-            least = smallest(sample, lambda s: bool(text_of(s)))
-            what = text_of(least)
-            raise Broken(what, smallest=subject.describe_sample(least), cause=_cause(what) or cause)
+        if fault(sample)[0]:
+            least = smallest(sample, lambda s: bool(fault(s)[0]))
+            what, where = fault(least)
+            raise Broken(what, smallest=subject.describe_sample(least), cause=_cause(what) or where)
     return f"{len(samples)} prompts"
 
 
@@ -217,10 +218,10 @@ def placeholder_rows(subject: Subject) -> str:
         made = (
             subject.reference.get_multimodal_embeddings(**join_items([item.kwargs for item in items])) if items else ()
         )
-        if made is None or len(made) != len(items):
-            return (
-                f"get_multimodal_embeddings gives {0 if made is None else len(made)} embeddings for {len(items)} items"
-            )
+        if made is None:
+            return f"get_multimodal_embeddings returns None for {len(items)} items: is there a return?"
+        if len(made) != len(items):
+            return f"get_multimodal_embeddings gives {len(made)} embeddings for {len(items)} items"
         for item, rows in zip(items, made):
             if rows.shape[0] != item.placeholder.num_embeds:
                 return (
