@@ -42,6 +42,8 @@ class EngineConfig(BaseModel):
         mm_processor_kwargs: Extra arguments for the plugin's HF processor, for every request.
         plugins: Architecture → distribution, where two claim one.
         plugin_options: The plugin's own options, see `engine plugins show`: name → value, or a text that the option's type reads.
+        enforce_eager: Run every step as the model's own Python; otherwise steps that only decode are recorded on a CPU and
+            called again with less of it.
         seed: Makes sampling of requests that bring no seed of their own repeatable.
         revision: Of a hub id.
         tokenizer: Folder or hub id, when it is not the model's.
@@ -76,6 +78,7 @@ class EngineConfig(BaseModel):
     mm_processor_kwargs: dict[str, Any] = Field(default_factory=dict)
     plugins: dict[str, str] = Field(default_factory=dict)
     plugin_options: dict[str, Any] = Field(default_factory=dict)
+    enforce_eager: bool = False
     seed: int = 0
     revision: str | None = None
     tokenizer: str | None = None

@@ -89,7 +89,16 @@ class Engine:
         encoder = MediaEncoder(
             self.model, encoder_cache, self.states, found.hidden_size, plugin, self.dtype, self.device
         )
-        self.runner = Runner(self.model, builder, holder, encoder, plugin, self.device, self._head())
+        self.runner = Runner(
+            self.model,
+            builder,
+            holder,
+            encoder,
+            plugin,
+            self.device,
+            self._head(),
+            recording=not self.config.enforce_eager,
+        )
         self.scheduler = Scheduler(
             self.pool,
             self.plan.max_num_seqs,
@@ -385,6 +394,7 @@ class Engine:
                 self.die(EngineDeadError("it was closed"))
             self.rules.close()
             unbind(self.model)
+            self.runner.recorded = None  # which calls what was bound
             self.pages.clear()
             self.slots.clear()
             self.states = None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdk.interfaces import Model, supports_multimodal, takes_media_mask
+from sdk.layers import StateLayer
 from sdk.multimodal.merge import merge_by_mask
 from sdk.pooling import takes_token_types
 
@@ -19,6 +20,7 @@ from .encoding import MediaEncoder
 from .errors import EngineError, PluginContractError
 from .logits.logprobs import TokenLogprobs, prompt_logprobs
 from .pooling.head import PoolingHead
+from .recording.steps import RecordedSteps
 from .request import Request
 from .scheduler import Scheduled, StepPlan
 from .step import StepBuilder, StepHolder, StepTensors
@@ -67,6 +69,7 @@ class Runner:
         plugin: What to call the plugin in errors.
         device: Where the tensors are.
         head: What pools the sequences of a step; None: they are sampled.
+        recording: Steps that only decode may be run from a recording.
     """
 
     def __init__(
@@ -78,9 +81,12 @@ class Runner:
         plugin: str,
         device: torch.device,
         head: PoolingHead | None = None,
+        *,
+        recording: bool = False,
     ) -> None:
         self.model, self.builder, self.holder, self.encoder = model, builder, holder, encoder
         self.plugin, self.device, self.head = plugin, device, head
+        self.recorded = RecordedSteps(self._decoded) if recording and self._can_record() else None
         self._takes_mask, self._takes_types = takes_media_mask(model), takes_token_types(model)
 
     @torch.inference_mode()
@@ -99,6 +105,9 @@ class Runner:
         step = self.builder.build(result.computed)
         self.holder.current = step
         try:
+            if self.recorded is not None and not every_row and self._only_decodes(step):
+                result.requests, result.logits = step.sampled, self.recorded.logits(step)
+                return result
             hidden = self._forward(step)
             if self.head is not None:
                 self._pool(self.head, step, hidden, result)
@@ -116,6 +125,22 @@ class Runner:
         finally:
             self.holder.current = None
         return result
+
+    def _can_record(self) -> bool:
+        """Whether steps may be run twice over, as it is done once to see that a recording gives the same: a layer that keeps
+        a state would advance it twice. On a GPU the place of recordings is that of captured graphs."""
+        keeps = any(isinstance(module, StateLayer) for module in self.model.modules())
+        return self.device.type == "cpu" and self.head is None and not keeps and not takes_token_types(self.model)
+
+    def _only_decodes(self, step: StepTensors) -> bool:
+        """Whether every sequence computes one token and is given the next, and nobody asks for more."""
+        return len(step.sampled) == len(step.order) == len(step.input_ids) and not (
+            step.watched or any(s.request.items and s.request.items_between(s.start, s.start + 1) for s in step.order)
+        )
+
+    def _decoded(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """Logits `(tokens, vocab)` of tokens that are nothing but ids."""
+        return self._logits(self._called(input_ids, positions))
 
     def _pool(self, head: PoolingHead, step: StepTensors, hidden: Tensor, result: StepResult) -> None:
         made = head(step.order, hidden)

@@ -19,6 +19,7 @@ from torch import Tensor
 from sdk.layers.rotary import RotaryEmbedding
 
 from .cache.slots import StateRun, state_runs
+from .recording.tape import active
 from .request import Request
 from .scheduler import Scheduled
 from .sequences import PageTable, StepSequences
@@ -169,6 +170,9 @@ class StepHolder:
         """The running step."""
         if self.current is None:
             raise RuntimeError("a bound model was called outside a step of its engine")
+        tape = active()
+        if tape is not None:  # a kernel that is not called anew
+            tape.refuse("has layers that depend on more of a step than its tokens")
         return self.current
 
 
@@ -221,25 +225,26 @@ class StepBuilder:
     def build(self, plan: Sequence[Scheduled]) -> StepTensors:
         """Lay a plan out as tensors."""
         self._refresh(plan)
-        starts = np.array([s.start for s in plan], dtype=np.int64)
-        counts = np.array([s.count for s in plan], dtype=np.int64)
+        known = [(s.start, s.count, s.request.slot, s.request.whole_len) for s in plan]
+        starts, counts, slots, whole = np.array(known, dtype=np.int64).T
         keys = self._group_keys(starts, counts)
-        order = np.argsort(keys, kind="stable")
-        ordered = [plan[i] for i in order]
-        starts, counts, keys = starts[order], counts[order], keys[order]
-        slots = np.array([s.request.slot for s in ordered], dtype=np.int64)
-        firsts = np.cumsum(counts) - counts
-        rows = np.repeat(slots, counts)
-        positions = np.arange(counts.sum()) - np.repeat(firsts - starts, counts)
+        order = keys.argsort(kind="stable")
+        ordered = [plan[i] for i in order.tolist()]
+        starts, counts, slots, whole, keys = starts[order], counts[order], slots[order], whole[order], keys[order]
+        firsts = counts.cumsum() - counts
+        rows, of = slots, slice(None)
+        if len(plan) < (total := int(counts.sum())):
+            of = np.arange(len(plan)).repeat(counts)
+            rows = slots[of]
+        positions = (starts - firsts)[of] + np.arange(total)
         pages = self.pages[rows, positions // self.page_size].astype(np.int64)
         samples = [s.samples for s in ordered]
-        whole = np.array([s.request.whole_len for s in ordered], dtype=np.int64)
         return StepTensors(
             order=ordered,
             input_ids=self.places.put("input_ids", self.tokens[rows, positions].astype(np.int64)),
             positions=self.places.put("positions", positions),
             cache_slots=self.places.put("cache_slots", pages * self.page_size + positions % self.page_size),
-            lengths=self.places.put("lengths", np.maximum(np.repeat(whole, counts), positions + 1)),
+            lengths=self.places.put("lengths", np.maximum(whole[of], positions + 1)),
             below=int((starts + counts).max()),
             make_groups=partial(self._groups, keys, slots, starts, counts, firsts),
             make_sequences=partial(StepSequences.of, "pages", slots, counts, starts + counts, self.places),
@@ -253,9 +258,8 @@ class StepBuilder:
     def _group_keys(self, starts: Ints, counts: Ints) -> Ints:
         """Which group each sequence belongs to: queries and pages rounded up to powers of two, fresh prompts apart."""
         pages = -(-(starts + counts) // self.page_size)
-        queries = np.ceil(np.log2(counts)).astype(np.int64)
-        depth = np.where((starts == 0) & (counts > 1), 63, np.ceil(np.log2(pages)).astype(np.int64))
-        keys: Ints = queries * 64 + depth  # numpy 2.3's types say less than later ones
+        depth = np.where((starts == 0) & (counts > 1), 63, _bits(pages - 1))
+        keys: Ints = _bits(counts - 1) * 64 + depth  # numpy 2.3's types say less than later ones
         return keys
 
     def _groups(self, keys: Ints, slots: Ints, starts: Ints, counts: Ints, firsts: Ints) -> list[AttentionGroup]:
@@ -282,6 +286,12 @@ class StepBuilder:
                 )
             )
         return groups
+
+
+def _bits(values: Ints) -> Ints:
+    """How many bits it takes to write each: the logarithm to the base 2 of the next value, rounded up."""
+    exponents: Ints = np.frexp(values)[1].astype(np.int64)
+    return exponents
 
 
 def _watched(order: Sequence[Scheduled]) -> bool:

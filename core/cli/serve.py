@@ -162,6 +162,10 @@ def serve(
     prefix_caching: Annotated[
         bool | None, _option("--prefix-caching/--no-prefix-caching", help="Share pages of equal beginnings.")
     ] = None,
+    enforce_eager: Annotated[
+        bool | None,
+        _option("--enforce-eager/--no-enforce-eager", help="Run each step as the model's own Python, none recorded."),
+    ] = None,
     limit: Annotated[
         list[str] | None,
         _option("--limit", "--limit-mm-per-prompt", help="MODALITY=N: most items in a prompt.", default="image=8"),
@@ -212,6 +216,7 @@ def serve(
         "kv_cache_bytes": kv_cache_bytes,
         "block_size": block_size,
         "enable_prefix_caching": prefix_caching,
+        "enforce_eager": enforce_eager,
         "limit_mm_per_prompt": parse_limits(limit) if limit else None,
         "max_audio_seconds": max_audio_seconds,
         "plugins": parse_pins(plugin) if plugin else None,

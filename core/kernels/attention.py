@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from sdk.layers import Attention, EncoderAttention
 from sdk.layers.rotary import rotate
 
+from ..recording.tape import anew
 from ..step import AttentionGroup, StepHolder, StepTensors
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class PagedAttention:
         self.group = layer.num_heads // layer.num_kv_heads
         self.plain = layer.logit_softcap is None and layer.sinks is None and layer.alibi_slopes is None
 
+    @anew
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Tensor:
         step = self.step.tensors
         if self.compiled is not None and self.compiled.rotates(q, k, v):

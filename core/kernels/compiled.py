@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..recording.tape import active
+
 
 def _one_thread_pool() -> None:
     """Let numba find the OpenMP library that torch brings, before it looks for the system's: two pools would fight."""
@@ -70,7 +72,11 @@ class Kernel:
 
     def __call__(self, work: int, *args: Any) -> None:
         """Run it; `work` is about how many elements it touches."""
-        (self.serial if work < GRAIN else self.parallel)(*args)
+        form = self.serial if work < GRAIN else self.parallel
+        tape = active()
+        if tape is not None:
+            tape.note(form, args)
+        form(*args)
 
 
 def _renamed(function: Callable[..., Any], form: str) -> Callable[..., Any]:

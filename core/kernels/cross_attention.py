@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from sdk.layers import CrossAttention
 
+from ..recording.tape import anew
 from ..step import StepHolder, StepTensors
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class StateAttention:
         self.index = index
         self.group = layer.num_heads // layer.num_kv_heads
 
+    @anew
     def __call__(self, q: Tensor, encoder_states: Tensor | None = None) -> Tensor:
         step = self.step.tensors
         if step.watched:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sdk.layers import Experts
 
+from ..recording.tape import anew
 from .linear import can_pack
 
 
@@ -24,6 +25,7 @@ class PackedExperts:
         self.gate_up = [packed_linear(weight, None) for weight in layer.gate_up_proj.data.unbind()]
         self.down = [packed_linear(weight, None) for weight in layer.down_proj.data.unbind()]
 
+    @anew
     def __call__(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         if len(x) == 1:
             return self._one(x, weights[0], chosen[0].tolist())
