@@ -20,6 +20,7 @@ from .kernels.choice import kernels_for
 from .kernels.experts import pack_experts
 from .kernels.linear import pack
 from .kernels.state import SlotKernel
+from .process import FreedMemory
 from .step import StepHolder
 
 
@@ -147,7 +148,9 @@ def bind(
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    freed = FreedMemory()
     for module in model.modules():
+        held = _own_bytes(module)
         if isinstance(module, Linear) and module.quant_method is None:
             pack(module, keep_weight=owners[id(module.weight)] > 1)
         elif isinstance(module, Experts):
@@ -156,6 +159,11 @@ def bind(
             module.fill(StepBidirectionalAttention(module, kernels, step))
         elif isinstance(module, Layer) and (kernel := kernels.other(module)) is not None:
             module.fill(kernel)
+        freed.count(held - _own_bytes(module))
+
+
+def _own_bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters(recurse=False))
 
 
 def _sample(model: nn.Module) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdk._later import models_later
 from sdk.config_view import ConfigView
 
-from .config_classes import activations_later
 from .errors import CorruptWeightsError, InvalidConfigError, ModelNotFoundError, WeightsError
 from .progress import progress
 
+MAPPED_BYTES = 64 * 2**20
+"""Of a file that are read before it is opened anew."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -115,7 +118,7 @@ class Checkpoint:
         raw = dict(self.raw_config)
         _check_sizes(raw)
         model_type = raw.get("model_type", "")
-        with activations_later():
+        with models_later():
             from transformers import CONFIG_MAPPING, PretrainedConfig
 
             # Not `.get`: the mapping is lazy, and its `get` sees only what was loaded before.
@@ -198,29 +201,47 @@ class Checkpoint:
         Raises:
             CorruptWeightsError: A file is truncated, empty, a pointer, or not what its header says.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         files = self.weight_files()
         for file in files:
             check_safetensors(file)
         seen: dict[str, Path] = {}
+
+        def wanted(file: Path, name: str) -> bool:
+            if name in seen:
+                raise CorruptWeightsError(f"tensor {name!r} is both in {seen[name].name} and in {file.name}")
+            seen[name] = file
+            return skip is None or not skip(name)
+
         for file in progress(files, "loading weights", unit="file", quiet=quiet):
             try:
-                with safe_open(file, framework="pt") as opened:
-                    for name in opened.keys():  # noqa: SIM118
-                        if name in seen:
-                            raise CorruptWeightsError(
-                                f"tensor {name!r} is both in {seen[name].name} and in {file.name}"
-                            )
-                        seen[name] = file
-                        if skip is not None and skip(name):
-                            continue
-                        tensor = opened.get_tensor(name)
-                        if check and tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                            raise CorruptWeightsError(f"tensor {name!r} in {file} holds NaN or infinity")
-                        yield name, tensor
+                for name, tensor in _read(file, functools.partial(wanted, file)):
+                    if check and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                        raise CorruptWeightsError(f"tensor {name!r} in {file} holds NaN or infinity")
+                    yield name, tensor
+                    del tensor  # its part of the file stays mapped as long as somebody holds it
             except SafetensorError as e:
                 raise CorruptWeightsError(f"{file} cannot be read: {e}; download it again") from e
+
+
+def _read(file: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file, which is opened anew now and then: what was read of a mapping counts as memory of the process, until
+    the mapping is closed and nobody holds a tensor of it."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="numpy") as opened:
+        names = list(reversed(opened.keys()))
+    while names:
+        mapped = 0
+        with safe_open(file, framework="pt") as opened:
+            while names and mapped < MAPPED_BYTES:
+                name = names.pop()
+                if wanted(name):
+                    tensor = opened.get_tensor(name)
+                    mapped += tensor.nbytes
+                    yield name, tensor
+                    del tensor
 
 
 def check_safetensors(file: Path) -> None:

@@ -39,6 +39,12 @@ class _EmptyOnMeta(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            tensor: Tensor | None = kwargs.get("tensor")
+            if (
+                tensor is not None and tensor.is_meta
+            ):  # nothing is there to be filled, and torch would import its compiler for it
+                return tensor
         if func is torch.empty and kwargs.get("device") is None:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)

@@ -6,6 +6,8 @@ import ctypes
 import os
 import sys
 
+TOLERATED = 64 * 2**20
+"""Bytes freed while a model is loaded before the C library is asked to give them back to the system."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -23,6 +25,20 @@ def prepare_process() -> None:
         if mallopt is not None:
             mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
             mallopt(_M_TRIM_THRESHOLD, 512 * 2**20)
+
+
+class FreedMemory:
+    """Has freed memory given back whenever it is much: blocks of other sizes find no room in what was freed."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def count(self, freed: int) -> None:
+        """So many bytes were freed."""
+        self._bytes += freed
+        if self._bytes > TOLERATED:
+            self._bytes = 0
+            return_free_memory()
 
 
 def return_free_memory() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -53,7 +54,10 @@ class Int8Linear:
         self.weight_zero = torch.zeros(self.outputs, dtype=torch.int64)
         self.product = torch.ops.onednn.qlinear_pointwise.default
         self.address = _address(weight, self.packed)
-        self.row_zero = weight.sum(dim=1, dtype=torch.int32) * ZERO
+        sums = weight.numpy().sum(
+            axis=1, dtype=np.int32
+        )  # torch's takes ten times as long, and four times the weight's room
+        self.row_zero = torch.from_numpy(sums * ZERO)
 
     def __call__(self, x: Tensor) -> Tensor:
         assert x.dtype == self.dtype, "a model's products are in its own dtype"
@@ -120,22 +124,36 @@ def int8_kernel(layer: Linear, dtype: torch.dtype) -> Int8Linear | None:
 
 
 def _address(weight: Tensor, packed: Tensor) -> int | None:
-    """Where the packed weight's bytes are, if the kernel for one row knows how they lie; None: oneDNN serves one row too."""
+    """Where the packed weight's bytes are, if the kernel for one row knows how they lie; None: oneDNN serves one row too.
+
+    oneDNN's layout is its own affair, so it is looked at: once for each width in numbers that all differ, and in a few blocks of
+    the weight itself.
+    """
     outputs, inputs = weight.shape
     if not HAS_DOTS or outputs % BLOCK or inputs % BLOCK or not hasattr(torch.ops.mkldnn, "data_ptr"):
         return None
-    address = int(torch.ops.mkldnn.data_ptr(packed))
-    return address if address % 64 == 0 and _lies_in_blocks(outputs, inputs) else None
+    if not _width_lies_in_blocks(inputs):
+        return None
+    last = outputs // BLOCK - 1
+    return _address_of_blocks(weight, packed, {0, last // 2, last})
 
 
 @functools.cache
-def _lies_in_blocks(outputs: int, inputs: int) -> bool:
-    """Whether oneDNN packs weights of this shape as the kernel reads them: its layout is its own affair, so it is looked at."""
+def _width_lies_in_blocks(inputs: int) -> bool:
     # Every byte differs from its neighbours in all four dimensions of the layout.
-    weight = (torch.arange(outputs * inputs) * 37 % 251 - 125).to(torch.int8).view(outputs, inputs)
-    packed = torch.ops.onednn.qlinear_prepack(weight, None)
-    if int(torch.ops.mkldnn._nbytes(packed)) < weight.numel():
-        return False
-    expected = weight.view(outputs // BLOCK, BLOCK, inputs // 4, 4).transpose(1, 2).contiguous()
-    found = ctypes.string_at(int(torch.ops.mkldnn.data_ptr(packed)), weight.numel())
-    return found == expected.numpy().tobytes()
+    weight = (torch.arange(2 * BLOCK * inputs, dtype=torch.int32) * 37 % 251 - 125).to(torch.int8).view(-1, inputs)
+    return _address_of_blocks(weight, torch.ops.onednn.qlinear_prepack(weight, None), {0, 1}) is not None
+
+
+def _address_of_blocks(weight: Tensor, packed: Tensor, blocks: Iterable[int]) -> int | None:
+    """Where a packed weight's bytes are, if these blocks of it lie there as the kernel reads them."""
+    inputs = weight.shape[1]
+    address = int(torch.ops.mkldnn.data_ptr(packed))
+    if address % 64 or int(torch.ops.mkldnn._nbytes(packed)) < weight.numel():
+        return None
+    for block in blocks:
+        rows = weight[block * BLOCK : (block + 1) * BLOCK]
+        expected = rows.view(BLOCK, inputs // 4, 4).transpose(0, 1).contiguous().numpy().tobytes()
+        if ctypes.string_at(address + block * BLOCK * inputs, BLOCK * inputs) != expected:
+            return None
+    return address

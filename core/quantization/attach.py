@@ -122,7 +122,7 @@ def _kept_bytes(layer: nn.Module, dtype: torch.dtype) -> int:
     for name, parameter in layer.named_parameters(recurse=False):
         kind = parameter_dtype(parameter, dtype)
         twin._parameters[name] = nn.Parameter(
-            torch.empty_like(parameter, dtype=kind, device="meta"), requires_grad=False
+            torch.empty(parameter.shape, dtype=kind, device="meta"), requires_grad=False
         )
     loaded = _bytes(twin)
     try:

@@ -7,11 +7,8 @@ from torch import nn
 
 from sdk.layers.linear import Linear
 
-from ..process import return_free_memory
+from ..process import FreedMemory
 from .attach import Quantized, call
-
-TOLERATED = 256 * 2**20
-"""Bytes freed before the C library is asked to give them back to the system."""
 
 
 class Finisher:
@@ -24,7 +21,7 @@ class Finisher:
 
     def __init__(self, model: nn.Module, quantized: Quantized | None) -> None:
         self.name = quantized.name if quantized is not None else ""
-        self.model, self._freed = model, 0
+        self.model, self._freed = model, FreedMemory()
         self._waiting: dict[str, set[str]] = {}
         self.parameters: set[str] = set()
         """Names of all parameters of the layers that are done, also of those that processing made."""
@@ -57,9 +54,6 @@ class Finisher:
         after = dict(layer.named_parameters(recurse=False))
         for parameter in before.values():
             if not any(parameter is kept for kept in after.values()):
-                self._freed += parameter.numel() * parameter.element_size()
+                self._freed.count(parameter.nbytes)
                 parameter.data = parameter.data.new_empty(0)  # the loader still holds it
         self.parameters |= {f"{path}.{name}" for name in {*before, *after}}
-        if self._freed > TOLERATED:
-            self._freed = 0
-            return_free_memory()

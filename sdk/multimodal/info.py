@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from .._contract import check_class, hook
+from .._later import models_later
 from ..errors import InvalidConfigError
 from .items import ImageSize
 
@@ -53,10 +54,11 @@ class BaseProcessingInfo:
 
     @cached_property
     def _hf_processor(self) -> Any:
-        from transformers import AutoProcessor
-
         try:
-            return AutoProcessor.from_pretrained(self.ctx.model, backend="pil", trust_remote_code=False)
+            with models_later():
+                from transformers import AutoProcessor
+
+                return AutoProcessor.from_pretrained(self.ctx.model, backend="pil", trust_remote_code=False)
         except (OSError, ValueError, ImportError) as e:
             raise InvalidConfigError(
                 f"the HF processor of {self.ctx.model!r} cannot be loaded: {e}. The folder needs "

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LARGEST = 127
 """Of the integers; -128 is not used, so that a value and its negative are equally exact."""
+ROWS = 256
+"""Of a weight that are quantized at a time: what is between, in float32, stays in a cache."""
 SMALLEST_ROW = 2.0**-100
 """A row whose largest value is below counts as zero: its inverse would leave float32."""
 
@@ -31,6 +33,14 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     inverse = torch.full_like(largest, LARGEST) / largest  # `LARGEST / largest` would round twice
     integers = (values * inverse).round_().nan_to_num_(0.0)
     return integers.to(torch.int8), largest / LARGEST
+
+
+def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`quantize_rows`, some rows at a time; of a weight on the meta device what it would take."""
+    if weight.is_meta:  # torch would import its compiler to find the shapes
+        return weight.new_empty(weight.shape, dtype=torch.int8), weight.new_empty(len(weight), 1, dtype=torch.float32)
+    parts = [quantize_rows(rows) for rows in weight.split(ROWS)]
+    return torch.cat([rows for rows, _ in parts]), torch.cat([scales for _, scales in parts])
 
 
 def int8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -66,7 +76,7 @@ class Int8(QuantizeMethod):
 
     def process_weights_after_loading(self, layer: Linear) -> None:
         if not self.stored:
-            weight, scale = quantize_rows(layer.weight.data)
+            weight, scale = _quantized(layer.weight.data)
             layer.weight = nn.Parameter(weight, requires_grad=False)
             layer.weight_scale = nn.Parameter(scale, requires_grad=False)
 
