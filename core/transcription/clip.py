@@ -83,12 +83,16 @@ class ClipTask:
             left = [i for i, piece in enumerate(self.pieces) if not piece.settled]
             if not left:
                 break
-            params = [self.speech.sampling(self.pieces[i].params, temperature) for i in left]
+            params = [self.speech.sampling(self.pieces[i].params, temperature, self._seed(i)) for i in left]
             made = yield [Call(prompts[i], p, i, temperature) for i, p in zip(left, params)]
             for i, completion in zip(left, made):
                 self.settle(i, completion, temperature)
         yield from self._align()
         return self._joined()
+
+    def _seed(self, index: int) -> int | None:
+        """Of a piece's draws: who asks for the likeliest text gets the same again, whatever was drawn for others before."""
+        return index if self.wish.temperature == 0 else None
 
     def settle(self, index: int, completion: CompletionOutput, temperature: float) -> bool:
         """Take what the model wrote for a piece; whether it stays. The last temperature's stays whatever it is."""

@@ -110,10 +110,10 @@ class Speech:
         """The token of no speech."""
         return self._call("get_no_speech_token_id", (int, type(None)), self.model)
 
-    def sampling(self, params: SpeechToTextParams, temperature: float) -> SamplingParams:
+    def sampling(self, params: SpeechToTextParams, temperature: float, seed: int | None) -> SamplingParams:
         """How the text of a piece of a clip is drawn."""
         overrides = self._call("get_sampling_overrides", Mapping, params)
-        given = {"temperature": temperature, "max_tokens": None, "logprobs": 0, **overrides}
+        given = {"temperature": temperature, "seed": seed, "max_tokens": None, "logprobs": 0, **overrides}
         try:
             return SamplingParams.from_mapping(given)
         except (InvalidRequestError, TypeError) as e:

@@ -58,7 +58,20 @@ def ask(subject: Subject, messages: Sequence[Mapping[str, Any]], what: str) -> N
     choice = create(**given).choices[0]
     hold(subject, choice.message.content, [entry.logprob for entry in choice.logprobs.content], expected)
     parts = [chunk.choices[0].delta.content or "" for chunk in create(**given, stream=True) if chunk.choices]
-    hold_stream(subject, parts, expected)
+    hold_stream(subject, parts, expected.text)
+
+
+def hear(subject: Subject, clip: bytes, what: str) -> None:
+    """Have a clip transcribed, whole and streamed, and compare with the engine in this process."""
+    subject.trying = f"POST /v1/audio/transcriptions, {what}"
+    expected = subject.opened.transcribe(clip)
+    create: Callable[..., Any] = client_of(subject).audio.transcriptions.create
+    given = {"model": subject.server.model, "file": ("clip.wav", clip), "temperature": 0}
+    made = create(**given).text
+    if made != expected:
+        raise Broken(f"{made!r} where core.LLM writes {expected!r}", smallest=subject.trying, cause=ELSEWHERE)
+    events = create(**given, stream=True)
+    hold_stream(subject, [event.delta for event in events if event.type == "transcript.text.delta"], expected)
 
 
 def hold(subject: Subject, text: str, logprobs: Sequence[float], expected: Completion) -> None:
@@ -70,11 +83,11 @@ def hold(subject: Subject, text: str, logprobs: Sequence[float], expected: Compl
         raise Broken(what or f"{len(tokens)} tokens of {TOKENS}", smallest=subject.trying, cause=ELSEWHERE)
 
 
-def hold_stream(subject: Subject, parts: Sequence[str], expected: Completion) -> None:
+def hold_stream(subject: Subject, parts: Sequence[str], expected: str) -> None:
     """Compare a streamed answer with that of the engine in this process."""
-    if "".join(parts) != expected.text:
+    if "".join(parts) != expected:
         raise Broken(
-            f"the stream says {''.join(parts)!r} where core.LLM says {expected.text!r}",
+            f"the stream says {''.join(parts)!r} where core.LLM says {expected!r}",
             smallest=f"{subject.trying}, stream=True",
             cause="a tokenizer whose decoding of a token depends on what comes later, or " + ELSEWHERE,
         )

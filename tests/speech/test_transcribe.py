@@ -457,6 +457,14 @@ def test_a_text_that_repeats_itself_is_drawn_anew(open_llm: Open) -> None:
     assert again.text != " ".join(["one"] * 25)
 
 
+def test_what_is_drawn_anew_is_the_same_every_time_unless_a_temperature_was_asked_for(open_llm: Open) -> None:
+    llm = open_llm(doubting(temperatures=(5.0,), compression_ratio=2.4, avg_logprob=None, no_speech=None))
+    drawn = {llm.transcribe((REPEATED, RATE)).text for _ in range(3)}
+    assert len(drawn) == 1
+    assert drawn != {" ".join(["one"] * 25)}
+    assert len({llm.transcribe((REPEATED, RATE), temperature=5.0).text for _ in range(3)}) > 1
+
+
 def test_the_last_temperature_is_taken_whatever_it_gives(open_llm: Open) -> None:
     llm = open_llm(doubting(temperatures=(0.01, 0.02), compression_ratio=2.4, avg_logprob=None, no_speech=None))
     made = llm.transcribe((REPEATED, RATE))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..by_http import ELSEWHERE, GREEDY, ask, by_http, client_of, hold, hold_stream
+from ..by_http import ELSEWHERE, GREEDY, ask, by_http, client_of, hear, hold, hold_stream
 from ..content_parts import SENT, content_part, file_of, part_of_bytes
 from ..law import Broken, NotApplicable, law
 from ..needles import TOKENS, TOLERANCE, needles
@@ -14,6 +15,7 @@ from ..samples import items_of
 if TYPE_CHECKING:
     from ..subject import Subject
 
+NO_MEDIUM = b"\x00" * 99
 QUESTION = "What is shown?"
 CONVERSATION = (
     {"role": "user", "content": "Hello!"},
@@ -73,7 +75,7 @@ def completions(subject: Subject) -> str:
         choice = client.completions.create(**given).choices[0]
         hold(subject, choice.text, choice.logprobs.token_logprobs, expected)
         parts = [chunk.choices[0].text for chunk in client.completions.create(**given, stream=True)]
-        hold_stream(subject, parts, expected)
+        hold_stream(subject, parts, expected.text)
     return f"{len(asked)} prompts, whole and streamed"
 
 
@@ -123,13 +125,16 @@ def _with_media(subject: Subject) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def refuses(subject: Subject) -> str:
     import openai
 
-    _generates(subject)
-    _has_template(subject)
-    faults = dict(_faulty_messages(subject))
-    for name, messages in faults.items():
-        subject.trying = f"POST /v1/chat/completions, {name}"
+    transcribes = subject.plugin.has("transcription")
+    if not transcribes:
+        _generates(subject)
+        _has_template(subject)
+    chats = "generate" in subject.capabilities.tasks and subject.opened.has_chat_template
+    faults = {**(_faulty_messages(subject) if chats else {}), **(_faulty_clip(subject) if transcribes else {})}
+    for name, request in faults.items():
+        subject.trying = name
         try:
-            client_of(subject).chat.completions.create(model=subject.server.model, messages=messages, **GREEDY)
+            request()
         except openai.APIStatusError as error:
             if error.status_code == 400:
                 continue
@@ -138,47 +143,58 @@ def refuses(subject: Subject) -> str:
             found = "an answer"
         raise Broken(
             f"{name} gets {found}, not a 400",
-            smallest=subject.trying,
+            smallest=name,
             cause="the processor raises something else than MediaError, or InvalidRequestError, for what a client did wrong",
         )
-    if subject.encoder_modality is None:
+    if chats and subject.encoder_modality is None:
         ask(subject, CONVERSATION, "a conversation after faulty ones")
+    if transcribes:
+        hear(subject, _clip(subject, 0), "a clip after a faulty one")
     if not subject.server.alive:
         raise Broken("the server has ended", smallest=", ".join(faults), cause=subject.server.log)
     return ", ".join(faults)
 
 
-def _faulty_messages(subject: Subject) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _faulty_messages(subject: Subject) -> dict[str, Callable[[], object]]:
+    """Conversations with an item that is none, that ends early, or that the model does not take."""
     limits = _limits(subject)
+    faults: dict[str, dict[str, Any]] = {}
     for modality in sorted(SENT & limits.keys()):
         if limits[modality] == 0:
             continue
         sound = file_of(modality, items_of(subject, modality, (0,))[0])
-        faults = {f"bytes that are no {modality}": b"\x00" * 99}
+        faults[f"bytes that are no {modality}"] = part_of_bytes(modality, NO_MEDIUM)
         if modality != "audio":  # a clip that ends early is a shorter clip
-            faults[f"half of the bytes of an {modality}"] = sound[: len(sound) // 2]
-        for name, content in faults.items():
-            yield name, [{"role": "user", "content": [part_of_bytes(modality, content)]}]
+            faults[f"half of the bytes of an {modality}"] = part_of_bytes(modality, sound[: len(sound) // 2])
     if "image" not in limits:
-        picture = part_of_bytes("image", b"\x89PNG\r\n\x1a\n")
-        yield "a picture, which it does not take", [{"role": "user", "content": [picture]}]
+        faults["a picture, which it does not take"] = part_of_bytes("image", b"\x89PNG\r\n\x1a\n")
+    create = partial(client_of(subject).chat.completions.create, model=subject.server.model, **GREEDY)
+    return {name: partial(create, messages=[{"role": "user", "content": [part]}]) for name, part in faults.items()}
 
 
-@law("L6.transcription", "/v1/audio/transcriptions writes what core.LLM does.", needs=("L6.serves",))
+def _faulty_clip(subject: Subject) -> dict[str, Callable[[], object]]:
+    create = client_of(subject).audio.transcriptions.create
+    request = partial(create, model=subject.server.model, file=("clip.wav", NO_MEDIUM))
+    return {"bytes that are no clip, to transcribe": request}
+
+
+@law(
+    "L6.transcription",
+    "/v1/audio/transcriptions writes what core.LLM does, whole and streamed.",
+    needs=("L6.serves",),
+)
 @by_http
 def transcription(subject: Subject) -> str:
     if not subject.plugin.has("transcription"):
         raise NotApplicable(f"{subject.architecture} does not transcribe")
-    clips = [file_of("audio", clip) for clip in items_of(subject, "audio", (0, 1))]
-    for i, clip in enumerate(clips):
-        subject.trying = f"POST /v1/audio/transcriptions, a clip of {len(clip)} bytes"
-        made = client_of(subject).audio.transcriptions.create(
-            model=subject.server.model, file=(f"{i}.wav", clip), temperature=0
-        )
-        expected = subject.opened.transcribe(clip)
-        if made.text != expected:
-            raise Broken(f"{made.text!r} where core.LLM writes {expected!r}", smallest=subject.trying, cause=ELSEWHERE)
-    return f"{len(clips)} clips"
+    for which in (0, 1):
+        clip = _clip(subject, which)
+        hear(subject, clip, f"a clip of {len(clip)} bytes")
+    return "2 clips, whole and streamed"
+
+
+def _clip(subject: Subject, which: int) -> bytes:
+    return file_of("audio", items_of(subject, "audio", (which,))[0])
 
 
 @law("L6.embeddings", "/v1/embeddings gives the vectors of core.LLM.", needs=("L6.serves",))
