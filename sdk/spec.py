@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -21,9 +21,8 @@ _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _TARGET = re.compile(rf"{_DOTTED}:{_DOTTED}")
 
 
-def _known_names(cls: type[BaseModel], given: Any) -> Any:
+def _spelt_right(given: Any, names: Collection[str]) -> Any:
     """Say which name was meant where one is misspelt; one that is near none is refused without."""
-    names = list(cls.model_fields)
     for name in sorted(given.keys() - names) if isinstance(given, dict) else ():
         near = difflib.get_close_matches(name, names, 1)
         if near:
@@ -50,7 +49,6 @@ class Capabilities(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    _known_names = model_validator(mode="before")(classmethod(_known_names))
 
     tasks: tuple[str, ...] = ("generate",)
     modalities: tuple[str, ...] = ()
@@ -66,6 +64,11 @@ class Capabilities(BaseModel):
     prompt_embeds: bool = True
     media_embeds: bool = True
     lm_only: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, given: Any) -> Any:
+        return _spelt_right(given, cls.model_fields)
 
 
 class Architecture(BaseModel):
@@ -95,7 +98,6 @@ class Architecture(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-    _known_names = model_validator(mode="before")(classmethod(_known_names))
 
     name: str = Field(min_length=1)
     model: Target
@@ -115,6 +117,11 @@ class Architecture(BaseModel):
     options: Target | None = None
     license: str | None = None
     upstream: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, given: Any) -> Any:
+        return _spelt_right(given, cls.model_fields)
 
     @field_validator(
         "model", "processor", "info", "dummy_inputs", "transcription", "tokenizer", "tiny", "demo", "options"
