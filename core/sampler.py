@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import EngineError
-from .kernels.choice import draw_form
+from .kernels.choice import draw_form, likeliest_form
 from .kernels.sampling import Draws
 from .logits.logprobs import TokenLogprobs, token_logprobs
 from .logits.shape import Failures, nothing_left, shape
@@ -54,17 +54,17 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> Sampled:
         logits: `(rows, vocab)`, any float dtype.
         requests: One for each row.
     """
-    best, tokens = logits.max(dim=-1)
-    finite = left = best.isfinite()
+    found = likeliest_form(logits.device)(logits)
     failed: Failures = {}
     special = [i for i, r in enumerate(requests) if not r.params.plain]
     further = [i for i in special if _looks_further(requests[i])]
     if further:
         rows = send(np.array(further), logits.device)
         scores = logits.index_select(0, rows).float()  # a copy: logprobs are of the model's own
-        chosen, some_left, failed = _choose(scores, [requests[i] for i in further])
-        tokens, left = tokens.index_copy(0, rows, chosen), finite.index_copy(0, rows, some_left)
-    host = torch.stack((tokens, finite.long(), left.long())).cpu().numpy()
+        chosen, failed = _choose(scores, [requests[i] for i in further])
+        tokens, finite = found
+        found = torch.stack((tokens.index_copy(0, rows, chosen[0]), finite, finite.index_copy(0, rows, chosen[1])))
+    host = found.cpu().numpy()
     out = Sampled(host[0], host[1] == 0)
     for at, i in enumerate(further):
         if not out.bad[i] and (at in failed or not host[2, i]):
@@ -82,22 +82,22 @@ def _looks_further(request: Request) -> bool:
     return request.params.shapes_logits or not request.params.greedy
 
 
-def _choose(scores: Tensor, requests: Sequence[Request]) -> tuple[Tensor, Tensor, Failures]:
+def _choose(scores: Tensor, requests: Sequence[Request]) -> tuple[Tensor, Failures]:
     """Shape logits in place as their requests ask, then take the likeliest token of each or draw one.
 
     Returns:
-        `(rows,)` tokens, `(rows,)` whether there is any to choose, and row → what ends its request.
+        `(2, rows)`, tokens and whether there is any to choose; and row → what ends its request.
     """
     shaped = [at for at, r in enumerate(requests) if r.params.shapes_logits]
     failed = shape(scores, shaped, [requests[at] for at in shaped]) if shaped else {}
-    best, tokens = scores.max(dim=-1)
+    chosen = likeliest_form(scores.device)(scores)
     drawn = [at for at, r in enumerate(requests) if not r.params.greedy and at not in failed]
     if drawn:
         rows = send(np.array(drawn), scores.device)
         some = scores if len(drawn) == len(requests) else scores.index_select(0, rows)
         asked = _draws([requests[at] for at in drawn], scores.shape[-1])
-        tokens = tokens.index_copy(0, rows, draw_form(scores.device)(some, asked))
-    return tokens, best.isfinite(), failed
+        chosen[0] = chosen[0].index_copy(0, rows, draw_form(scores.device)(some, asked))
+    return chosen, failed
 
 
 def _draws(requests: Sequence[Request], vocab: int) -> Draws:

@@ -47,11 +47,11 @@ def shape_scores(
         store_lanes(scores + 4 * i, s, REAL)
 
 
-def _power_of(x: Any, form: Any) -> Any:
+def power_of(x: Any, form: Any) -> Any:
     """In a kernel: 2 to the x, as precise as `form` keeps it."""
 
 
-@overload(_power_of, strict=False)
+@overload(power_of, strict=False)
 def _power_of_form(x: Any, form: Any) -> Any:
     if form.dtype == numba.types.uint16:
         return lambda x, form: power_lanes_coarse(x)
@@ -80,7 +80,7 @@ def weigh(rows: int, scores: int, best: int, weight: int, shrink: int, factors: 
         top, factor = splat(-tops[r]), splat(by[r])
         total = load_lanes(place, REAL) * splat(shrinks[r])
         for i in range(0, TILE, WIDTH):
-            w = _power_of(multiply_add(load_lanes(line + 4 * i, REAL), factor, top), form)
+            w = power_of(multiply_add(load_lanes(line + 4 * i, REAL), factor, top), form)
             total = total + w
             store_lanes(weights + bytes_each * (TILE * r + i), w, form)
         store_lanes(place, total, REAL)

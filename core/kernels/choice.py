@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from sdk.layers import (
+    Activation,
     ActivationAndMul,
     Attention,
     CrossAttention,
     EncoderAttention,
     Layer,
+    LayerNorm,
     PackedEncoderAttention,
     RMSNorm,
     SelectiveScan,
@@ -28,7 +30,7 @@ from sdk.layers.linear import Linear
 from ..errors import InvalidConfigError
 from . import sampling, sampling_few
 from .linear import PackedLinear
-from .sampling import Draw, Penalise
+from .sampling import Draw, Likeliest, Penalise
 
 if TYPE_CHECKING:
     from .attention_compiled import CompiledAttention
@@ -67,6 +69,16 @@ def draw_form(device: torch.device) -> Draw:
     """What draws tokens on a device."""
     found: Draw = _sampling(device).draw
     return found
+
+
+def likeliest_form(device: torch.device) -> Likeliest:
+    """What takes the likeliest tokens on a device."""
+    if device.type == "cpu" and asked_form() in (None, "compiled"):
+        with suppress(ImportError):  # said by `compiled_kernels`
+            from .likeliest import likeliest
+
+            return likeliest
+    return sampling.likeliest
 
 
 def penalise_form(device: torch.device) -> Penalise:
@@ -141,12 +153,17 @@ class CompiledKernels:
             from .scan_compiled import CompiledSelectiveScan, CompiledStateSpaceDual
 
             return CompiledSelectiveScan(layer) if isinstance(layer, SelectiveScan) else CompiledStateSpaceDual(layer)
+        from .pointwise import CompiledActivation, CompiledLayerNorm
         from .rows import CompiledRMSNorm, CompiledSiluAndMul
 
         if isinstance(layer, RMSNorm) and layer.weight.dtype == self.dtype:
             return CompiledRMSNorm(layer)
         if isinstance(layer, ActivationAndMul) and layer.name in ("silu", "swish"):
             return CompiledSiluAndMul(layer, self.dtype)
+        if isinstance(layer, LayerNorm) and all(p.dtype is self.dtype for p in layer.parameters()):
+            return CompiledLayerNorm(layer, self.dtype)
+        if isinstance(layer, Activation) and CompiledActivation.knows(layer):
+            return CompiledActivation(layer, self.dtype)
         return None
 
 

@@ -44,6 +44,11 @@ class Draws:
         return Draws(self.temperature[rows], self.top_k[rows], self.top_p[rows], self.min_p[rows], self.u[rows])
 
 
+Likeliest = Callable[[Tensor], Tensor]
+"""`(rows, vocab)` logits → `(2, rows)` int64: the likeliest token of each row, of equal ones that with the lowest id; and whether
+its logit is finite, and no logit of the row NaN."""
+
+
 Draw = Callable[[Tensor, Draws], Tensor]
 """`(rows, vocab)` float32 logits, what their rows ask → `(rows,)` token ids. A row without a finite logit gets any."""
 
@@ -51,6 +56,12 @@ Draw = Callable[[Tensor, Draws], Tensor]
 Penalise = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], None]
 """Changes logits `(rows, vocab)` float32 in place. An entry is one token of one row, and none comes twice; of each, all
 `(entries,)`: row, token, how often the output has it, and the repetition, frequency and presence penalty."""
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """See `Likeliest`."""
+    best, tokens = logits.max(dim=-1)
+    return torch.stack((tokens, best.isfinite().long()))
 
 
 def penalise(

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdk.layers import Activation, ActivationAndMul, RMSNorm
+from sdk.layers import Activation, ActivationAndMul, LayerNorm, RMSNorm
 from sdk.layers.base import Kernel, Layer
 from tests.kernels.grid import FORMS_AND_DTYPES, device_of, dtypes_of, kernels_of, rope
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 COMPILED = [case for case in FORMS_AND_DTYPES if case.values[0] != "torch"]
+PLAIN = [case for case in FORMS_AND_DTYPES if case.values[0] == "compiled"]
 TRITON = [pytest.param("triton", dtype, id=str(dtype)) for dtype in dtypes_of("triton")]
 ROWS = pytest.mark.parametrize("rows", [0, 1, 3, 17])
 NAMES = ["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2"]
@@ -65,6 +66,44 @@ def test_rms_norm_of_each_head_in_a_fused_projection(rows: int, form: str, dtype
     ours = form_of(form, dtype, layer)(q)
     close(ours, layer.reference(q))
     assert ours.is_contiguous()
+
+
+@pytest.mark.parametrize(("form", "dtype"), PLAIN)
+@ROWS
+@pytest.mark.parametrize("width", [1, 16, 100, 1030])
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"affine": False}], ids=str)
+def test_layer_norm(rows: int, width: int, options: dict[str, bool], form: str, dtype: torch.dtype) -> None:
+    layer = LayerNorm(width, 1e-5, **options)
+    for parameter in layer.parameters():
+        parameter.data = random(form, dtype, width)
+    kernel, x = form_of(form, dtype, layer), random(form, dtype, rows, width) * 3 + 5
+    kept = x.clone()
+    close(kernel(x), layer.reference(x))
+    turned = x.T.contiguous().T
+    assert torch.equal(kernel(turned), kernel(x))
+    assert torch.equal(kernel(x.unsqueeze(0)), kernel(x).unsqueeze(0))
+    assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize(("form", "dtype"), PLAIN)
+@pytest.mark.parametrize("name", ["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "silu", "swish"])
+@pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 50), (2, 3, 7001)], ids=str)
+def test_activations_over_their_whole_range(name: str, shape: tuple[int, ...], form: str, dtype: torch.dtype) -> None:
+    layer = Activation(name)
+    kernel, x = form_of(form, dtype, layer), random(form, dtype, *shape) * 6
+    close(kernel(x), layer.reference(x))
+    assert torch.equal(kernel(x.transpose(0, -1)), kernel(x).transpose(0, -1))
+    extreme = torch.tensor([-1e4, -90.0, -0.0, 0.0, 1e-30, 90.0, 1e4], dtype=dtype)
+    close(kernel(extreme), layer.reference(extreme))
+    assert kernel(torch.tensor([float("nan"), 1.0], dtype=dtype)).isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_new", "quick_gelu"])
+def test_an_activation_is_exact_far_below_zero_too(name: str) -> None:
+    layer, x = Activation(name), torch.linspace(-8, 8, 4001)
+    exact = layer.reference(x.double())
+    ours = form_of("compiled", torch.float32, layer)(x)
+    torch.testing.assert_close(ours.double(), exact, rtol=2e-5, atol=1e-11)
 
 
 @pytest.mark.parametrize(("form", "dtype"), TRITON)

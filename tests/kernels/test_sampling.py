@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from core.kernels import sampling
+from core.kernels.choice import likeliest_form
 from core.kernels.sampling import Draws
 from tests.kernels.grid import device_of
 
@@ -53,6 +54,33 @@ WISHES = [
     {"min_p": 1.0},
     {"top_k": 40, "top_p": 0.95, "min_p": 0.02, "temperature": 0.7},
 ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (5, 1024), (4, 5003), (0, 9), (40, 9000)], ids=str)
+def test_the_likeliest_token_is_the_first_of_the_largest(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    found = likeliest_form(torch.device("cpu"))
+    scores = logits(*shape).to(dtype)
+    assert torch.equal(found(scores), sampling.likeliest(scores))
+    coarse = (scores / 4).round()  # many equal ones
+    assert torch.equal(found(coarse), sampling.likeliest(coarse))
+    wider = torch.cat((coarse, coarse + 100), dim=1)
+    assert torch.equal(found(wider[:, : shape[1]]), sampling.likeliest(coarse))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("vocab", [1, 16, 1025, 3000])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 3.38e38, -3.38e38])
+def test_numbers_that_are_none_are_told_wherever_they_are(vocab: int, value: float, dtype: torch.dtype) -> None:
+    found = likeliest_form(torch.device("cpu"))
+    places = sorted({0, vocab // 2, vocab - 1})
+    scores = logits(len(places) + 1, vocab).to(dtype)
+    scores[range(len(places)), places] = value
+    scores[-1] = value
+    ours, expected = found(scores), sampling.likeliest(scores)
+    assert torch.equal(ours[1], expected[1])
+    assert torch.equal(ours[0][ours[1] == 1], expected[0][expected[1] == 1])
+    assert ((ours[0] >= 0) & (ours[0] < vocab)).all()
 
 
 @pytest.mark.parametrize("asked", WISHES, ids=str)

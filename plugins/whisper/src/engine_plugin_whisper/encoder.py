@@ -76,7 +76,9 @@ class WhisperEncoder(Encoder):
             raise ValueError(f"this encoder takes clips of {frames} frames, not {input_features.shape[-1]}")
         wanted = [len(self.layers)] if layers is None else [self._index(layer) for layer in layers]
         x = F.gelu(self.conv1(input_features.to(self.conv1.weight.dtype)))
-        states = [F.gelu(self.conv2(x)).transpose(1, 2) + self.embed_positions.weight]
+        # The sum would lie as the convolution's result does, and with it every later one.
+        x = F.gelu(self.conv2(x)).transpose(1, 2).contiguous()
+        states = [x + self.embed_positions.weight]
         for layer in self.layers[: max(wanted, default=0)]:
             states.append(layer(states[-1]))
         return self.layer_norm(states[-1]) if layers is None else [states[i] for i in wanted]
