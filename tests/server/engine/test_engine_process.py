@@ -7,7 +7,9 @@ import contextlib
 import itertools
 import os
 import random
+import signal
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -289,22 +291,38 @@ async def test_R083_one_name_for_many(client: EngineClient, llama: LLM) -> None:
     assert len({o.request_id for o in outputs}) == 30
 
 
+@contextlib.contextmanager
+def held(client: EngineClient) -> Iterator[None]:
+    """The engine's process stands still."""
+    assert client._thread.pid is not None
+    os.kill(client._thread.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(client._thread.pid, signal.SIGCONT)
+
+
 async def test_R087_a_full_queue_refuses_and_those_accepted_finish(start: Start, llama: LLM) -> None:
     with start(max_num_seqs=1, max_queued_requests=3, max_queued_tokens=60) as client:
         await client.ready()
         running = client.generate("hello", LONG)
         await anext(running)
-        waiting = [asyncio.create_task(last(client.generate(prompt_ids(i, 12), SHORT))) for i in range(3)]
-        await until(lambda: client.stats().gauges.levels.waiting == 3)
-        for _ in range(20):
-            with pytest.raises(OverloadedError, match="max_queued_requests"):
-                await last(client.generate("one too many", SHORT))
-        waiting.pop().cancel()
-        await until(lambda: client.stats().gauges.levels.waiting == 2)
-        with pytest.raises(OverloadedError, match="max_queued_tokens"):
-            await last(client.generate(prompt_ids(7, 37), SHORT))
-        waiting.append(asyncio.create_task(last(client.generate(prompt_ids(2, 36), SHORT))))
-        await until(lambda: client.stats().gauges.levels.waiting == 3)
+
+        def sent() -> int:
+            return sum(stream.begun for stream in client._streams.values())
+
+        with held(client):  # the one that runs goes on running, and those that wait go on waiting
+            waiting = [asyncio.create_task(last(client.generate(prompt_ids(i, 12), SHORT))) for i in range(3)]
+            await until(lambda: sent() == 4)
+            for _ in range(20):
+                with pytest.raises(OverloadedError, match="max_queued_requests"):
+                    await last(client.generate("one too many", SHORT))
+            waiting.pop().cancel()
+            await until(lambda: sent() == 3)
+            with pytest.raises(OverloadedError, match="max_queued_tokens"):
+                await last(client.generate(prompt_ids(7, 37), SHORT))
+            waiting.append(asyncio.create_task(last(client.generate(prompt_ids(2, 36), SHORT))))
+            await until(lambda: sent() == 4)
         await running.aclose()
         sizes = (12, 12, 36)
         assert [result(await t) for t in waiting] == [

@@ -75,7 +75,7 @@ class Inside:
         except BaseException as error:
             self._began.set_exception(error)
             raise
-        settings = ServerSettings(port=0)
+        settings = ServerSettings(port=0, write_timeout=PATIENCE)
         served = Models({"tiny": served_model("tiny", client)})
         self.app = build_app(served, settings)
         host = Host(self.app, settings, listen(settings))
@@ -93,25 +93,24 @@ class Inside:
         return asyncio.run_coroutine_threadsafe(self._read_late(path, body), self._loop).result(PATIENCE)
 
     async def _read_late(self, path: str, body: dict[str, Any]) -> bytes:
-        content, left, reply = json.dumps(body).encode(), asyncio.Event(), bytearray()
+        content, reply = json.dumps(body).encode(), bytearray()
         incoming = [{"type": "http.request", "body": content}]
 
-        async def receive() -> dict[str, Any]:
-            if not incoming:
-                await left.wait()
-            return incoming.pop() if incoming else {"type": "http.disconnect"}
+        async def receive() -> Any:
+            return incoming.pop() if incoming else await self._loop.create_future()  # it does not leave
 
         async def send(message: Any) -> None:
-            if not reply:
-                while not reply and message.get("body") and self.client.stats().gauges.levels.running:
+            part = message.get("body", b"")
+            if part.startswith((b"data: ", b"event: ")) and not reply:
+                while self.client.stats().gauges.levels.running:
                     await asyncio.sleep(0.01)
-            reply.extend(message.get("body", b""))
+            if not part.startswith(b": "):  # a comment, where the first event took long
+                reply.extend(part)
 
         headers = [(b"host", b"x"), (b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
         scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode()}
         await self.app({**scope, "scheme": "http", "query_string": b"", "root_path": "", "headers": headers,
                         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}, receive, send)  # fmt: skip
-        left.set()
         return bytes(reply)
 
     def end(self) -> None:
