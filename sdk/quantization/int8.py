@@ -39,7 +39,7 @@ def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     """`quantize_rows`, some rows at a time; of a weight on the meta device what it would take."""
     if weight.is_meta:  # torch would import its compiler to find the shapes
         return weight.new_empty(weight.shape, dtype=torch.int8), weight.new_empty(len(weight), 1, dtype=torch.float32)
-    parts = [quantize_rows(rows) for rows in weight.split(ROWS)]
+    parts = [quantize_rows(rows) for rows in torch.split(weight, ROWS)]
     return torch.cat([rows for rows, _ in parts]), torch.cat([scales for _, scales in parts])
 
 
