@@ -133,6 +133,15 @@ def table(lines: Sequence[dict[str, object]]) -> None:
         )
         for name, why in cannot.items():
             print(f"{x['case']} without {name}: {why}", file=sys.stderr)
+    for x in lines:
+        parts = x["parts"]
+        assert isinstance(parts, dict)
+        for name, p in parts.items():
+            if "over_mib" in p:
+                held = (
+                    f"{p['weights_mib']:.0f} of weights and {p['cache_mib']:.0f} of caches, {p['over_mib']:.0f} besides"
+                )
+                print(f"{x['case']}: {name} held {p['peak_mib']:.0f} MiB at most: {held}", file=sys.stderr)
 
 
 def _peer(text: str) -> tuple[str, Path]:

@@ -60,6 +60,11 @@ class Worker:
         figures: Figures = self._answer()
         return figures | ({"start_s": time.perf_counter() - self.started} if CASES[case].fresh else {})
 
+    @property
+    def ended(self) -> bool:
+        """Whether there is nobody to ask any more."""
+        return self.process.poll() is not None
+
     def close(self) -> None:
         """Let it end."""
         assert self.process.stdin is not None
@@ -95,7 +100,9 @@ class Workers:
         return Worker(name, self.folder, self.pythons.get(name.split("-")[0], Path(sys.executable)))
 
     def kept(self, name: str) -> Worker:
-        """The one process of this system."""
+        """The one process of this system; a new one where a case ended the last."""
+        if name in self._kept and self._kept[name].ended:
+            self._kept.pop(name).close()
         if name not in self._kept:
             self._kept[name] = self.fresh(name)
         return self._kept[name]

@@ -15,6 +15,8 @@ SYSTEMS = {
     "openvino": "openvino_genai:OpenVino",
     "openvino-int8": "openvino_genai:OpenVinoInt8",
     "vllm": "vllm_cpu:Vllm",
+    "llamacpp": "llama_cpp:LlamaCpp",
+    "llamacpp-int8": "llama_cpp:LlamaCppInt8",
 }
 """Name → where its class is: `(folder) -> System`. Where the module has `environment(python)`, its process runs in that."""
 

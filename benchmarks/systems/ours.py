@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cases import Ask
+from .held import Held
 from .stopwatch import Stopwatch
 
 
@@ -25,7 +26,7 @@ class Ours:
         )
         engine, watch = self.llm.engine, Stopwatch()
         self.image_token = int(getattr(engine.checkpoint.hf_config, "image_token_index", 0))
-        self.parts = watch.parts
+        self.parts, self.held = watch.parts, Held(engine).figures
         engine.inputs.process = watch.watched("input_s", engine.inputs.process)  # type: ignore[method-assign]
         engine.runner.encoder.encode = watch.watched("encoder_s", engine.runner.encoder.encode)  # type: ignore[method-assign]
 
