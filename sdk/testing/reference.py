@@ -205,6 +205,8 @@ def media_embeddings(model: Any, items: Sequence[ProcessedItem]) -> list[Tensor]
         indices = [i for i, item in enumerate(items) if item.modality == modality and i not in found]
         if indices:
             encoded = model.get_multimodal_embeddings(**join_items([items[i].kwargs for i in indices]))
+            if encoded is None:
+                raise TypeError(f"get_multimodal_embeddings returns None for {len(indices)} items: is there a return?")
             found.update(zip(indices, encoded))
     return [found[i] for i in range(len(items))]
 

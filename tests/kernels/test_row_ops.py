@@ -96,6 +96,7 @@ def test_activations_over_their_whole_range(name: str, shape: tuple[int, ...], f
     extreme = torch.tensor([-1e4, -90.0, -0.0, 0.0, 1e-30, 90.0, 1e4], dtype=dtype)
     close(kernel(extreme), layer.reference(extreme))
     assert kernel(torch.tensor([float("nan"), 1.0], dtype=dtype)).isnan().tolist() == [True, False]
+    assert kernel(torch.tensor([float("inf"), -float("inf")], dtype=dtype)).isfinite().tolist() == [False, False]
 
 
 @pytest.mark.parametrize("name", ["gelu", "gelu_new", "quick_gelu"])

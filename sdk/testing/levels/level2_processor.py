@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...errors import PluginRuntimeError
 from ..decoder_prompts import for_engine, tokenize
 from ..law import Broken, NotApplicable, law
 from ..place import place_of
@@ -30,7 +31,8 @@ def _hold(subject: Subject, samples: Sequence[Sample], wrong: Callable[[Sample],
         except NotApplicable:
             raise
         except Exception as error:
-            return f"{type(error).__name__}: {error}", place_of(error)
+            named = isinstance(error, PluginRuntimeError)  # the hook that failed, so it is not for the law to guess
+            return f"{type(error).__name__}: {error}", place_of(error) or ("" if named else cause)
 
     for sample in samples:
         if fault(sample)[0]:

@@ -173,6 +173,7 @@ def _faulty_messages(subject: Subject) -> dict[str, Callable[[], object]]:
 
 
 def _faulty_clip(subject: Subject) -> dict[str, Callable[[], object]]:
+    """A file to transcribe that is none."""
     create = client_of(subject).audio.transcriptions.create
     request = partial(create, model=subject.server.model, file=("clip.wav", NO_MEDIUM))
     return {"bytes that are no clip, to transcribe": request}
