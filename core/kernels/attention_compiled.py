@@ -88,7 +88,7 @@ class AttentionKernel:
         workers = torch.get_num_threads()
         scratch = jobs.scratch(workers, self.head_dim, form.itemsize, wide=form.dtype != kind.dtype)
         paged_attention(
-            jobs.scores * self.heads * self.head_dim // 4,
+            jobs.work,
             q.data_ptr(),
             q.stride(0),
             pages.keys,
@@ -125,7 +125,7 @@ class StepJobs:
         found = self._made.get((heads, kv_heads, head_dim))
         if found is None:
             s = sequences
-            found = make_jobs(s.slots.numpy(), s.firsts.numpy(), s.counts, s.lengths.numpy(), heads, kv_heads)
+            found = make_jobs(s.slots.numpy(), s.firsts.numpy(), s.counts, s.lengths.numpy(), heads, kv_heads, head_dim)
             self._made[heads, kv_heads, head_dim] = found
         return found
 

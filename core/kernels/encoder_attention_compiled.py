@@ -44,7 +44,9 @@ class _CompiledItems:
         items = np.flatnonzero(counts).astype(np.int32)
         firsts = (np.cumsum(counts) - counts).astype(np.int32)
         pages = PagesOf(k.data_ptr(), v.data_ptr(), k.stride(0), k.stride(0), len(k) + 1)
-        jobs = make_jobs(items, firsts[items], counts[items], lengths[items].astype(np.int32), heads, heads)
+        jobs = make_jobs(
+            items, firsts[items], counts[items], lengths[items].astype(np.int32), heads, heads, self.kernel.head_dim
+        )
         return self.kernel(q, pages, starts.astype(np.int32)[:, None], jobs)
 
     def _reads(self, q: Tensor, k: Tensor, v: Tensor) -> bool:

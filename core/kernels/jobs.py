@@ -13,11 +13,15 @@ from torch import Tensor
 
 from ._attention import SPAN, part_size, room_at
 from ._jobs import divide
+from .compiled import GRAIN
 
 ROWS = 192
 """Rows (queries × the heads that share keys) of a job: enough that a tile of keys is used often, and they fit the cache."""
 FEW_ROWS = 32
 """Rows up to which a job does many heads, where there are jobs enough: each key is then read with its neighbours."""
+
+SHARE = 4
+"""As many products of a score are computed while one element of other kernels is."""
 
 
 class Scratch(NamedTuple):
@@ -37,13 +41,13 @@ class Jobs:
     Attributes:
         table: `(jobs, 10)`, the longest first; see `paged_attention`.
         block: Most rows × heads of a job.
-        scores: How many scores there are, of each query head.
+        work: About how many elements of other kernels take as long.
         parts: Parts of divided jobs.
     """
 
     table: NDArray[np.int64]
     block: int
-    scores: int
+    work: int
     parts: int
     _scratch: Scratch | None = None
     _workers: int = 0
@@ -70,7 +74,7 @@ class Jobs:
 
 def make_jobs(
     slots: NDArray[np.int32], firsts: NDArray[np.int32], counts: NDArray[np.int64], lengths: NDArray[np.int32],
-    heads: int, kv_heads: int,
+    heads: int, kv_heads: int, head_dim: int,
 ) -> Jobs:  # fmt: skip
     """Divide a step.
 
@@ -79,8 +83,12 @@ def make_jobs(
         firsts: The row of q where its queries begin.
         counts: How many they are: the last positions of it.
         lengths: Its keys.
-        heads, kv_heads: The layer's.
+        heads, kv_heads, head_dim: The layer's.
     """
     group = heads // kv_heads
     most, wanted = max(1, ROWS // group), 4 * torch.get_num_threads()
-    return Jobs(*divide(slots, firsts, counts, lengths, group, kv_heads, most, FEW_ROWS, SPAN, wanted))
+    of_score = max(1, heads * head_dim // SHARE)
+    table, block, scores, parts = divide(
+        slots, firsts, counts, lengths, group, kv_heads, most, FEW_ROWS, SPAN, wanted, -(-GRAIN // of_score)
+    )
+    return Jobs(table, block, scores * of_score, parts)

@@ -16,6 +16,7 @@ from torch import Tensor
 from core.kernels import attention_compiled, jobs
 from core.kernels._attention import SPAN
 from core.kernels.attention_compiled import AttentionKernel, PagesOf
+from core.kernels.compiled import GRAIN
 from core.kernels.jobs import make_jobs
 from sdk.layers import Attention, attention_reference
 from tests.kernels.grid import EXTRAS, TOLERANCE, Batch, check_attention, rope
@@ -91,7 +92,9 @@ def attend(kernel: AttentionKernel, q: Tensor, kv: Tensor, parts: list[tuple[int
     counts = lasts - firsts
     rows = torch.cat([q[slot, first:last] for slot, first, last in parts])
     starts = (np.cumsum(counts) - counts).astype(np.int32)
-    made = make_jobs(slots.astype(np.int32), starts, counts, lasts.astype(np.int32), q.shape[2], kv.shape[3])
+    made = make_jobs(
+        slots.astype(np.int32), starts, counts, lasts.astype(np.int32), q.shape[2], kv.shape[3], q.shape[3]
+    )
     table = np.arange(len(q), dtype=np.int32)[:, None]
     return kernel(rows, PagesOf.pool(kv[0], kv[1]), table, made)
 
@@ -130,8 +133,8 @@ def test_a_query_does_not_notice_how_its_keys_are_divided(
     extra: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    length, kernel = 2 * SPAN + 70, AttentionKernel(4, 2, 24, 0.2, dtype, **extra)
-    q, kv = torch.randn(12, length, 4, 24).to(dtype), torch.randn(2, 12, length, 2, 24).to(dtype)
+    length, kernel = 2 * SPAN + 70, AttentionKernel(4, 2, 72, 0.2, dtype, **extra)
+    q, kv = torch.randn(12, length, 4, 72).to(dtype), torch.randn(2, 12, length, 2, 72).to(dtype)
     whole = attend(kernel, q, kv, [(5, 0, length)])
     last = (5, length - 1, length)
     for threads in (1, 2, 7):
@@ -154,7 +157,7 @@ def test_every_query_head_and_key_is_in_one_job() -> None:
         firsts = (np.cumsum(counts) - counts).astype(np.int32)
         slots = np.array([3, 0, 4, 1, 9], dtype=np.int32)[: len(counts)]
         for heads, kv_heads in ((8, 2), (1, 1), (28, 4)):
-            made = make_jobs(slots, firsts, counts, lengths, heads, kv_heads)
+            made = make_jobs(slots, firsts, counts, lengths, heads, kv_heads, 64)
             seen = np.zeros((counts.sum(), kv_heads), dtype=int)
             numbers = []
             for slot, row, position, count, length, head, some, part, parts, first in made.table:
@@ -169,11 +172,21 @@ def test_every_query_head_and_key_is_in_one_job() -> None:
                     seen[row : row + count, head : head + some] += 1
             assert (seen == 1).all()
             assert sorted(numbers) == list(range(made.parts))
+            assert (made.parts > 0) == (len(counts) == 3 and made.work >= GRAIN)
+
+
+def test_what_one_thread_does_is_not_divided() -> None:
+    one, count = np.ones(1, dtype=np.int32), np.ones(1, dtype=np.int64)
+    for length, least in ((100, 1), (2 * SPAN, 2)):
+        made = make_jobs(one, one * 0, count, one * length, 12, 12, 64)
+        assert (made.work >= GRAIN) == (len(made.table) > 1)
+        assert len(made.table) >= least
+        assert made.parts == (least if least > 1 else 0) * len(set(made.table[:, 5]))
 
 
 def test_memory_for_workers_grows_with_their_number() -> None:
     one = np.ones(1, dtype=np.int32)
-    jobs = make_jobs(one, one * 0, np.ones(1, dtype=np.int64), one * 99, 4, 2)
+    jobs = make_jobs(one, one * 0, np.ones(1, dtype=np.int64), one * 99, 4, 2, 64)
     few = jobs.scratch(1, 64, 2, wide=False)
     assert jobs.scratch(1, 64, 2, wide=False) is few
     more = jobs.scratch(3, 64, 2, wide=False)
