@@ -382,22 +382,24 @@ def paged_attention(q: int, q_stride: int, keys: int, values: int, row_stride: i
             rows = count * (shape.heads // shape.kv_heads) * jobs[number, 6]
             job = Job(jobs[number, 0], jobs[number, 1], position, count, last, jobs[number, 5], jobs[number, 6], rows)
             first = max(0, position - shape.window + 1) // TILE * TILE if shape.window > 0 else 0
+            begin, end = first // SPAN, (last + SPAN - 1) // SPAN
             part, of, group_at = jobs[number, 7], jobs[number, 8], parts + jobs[number, 9] * part_bytes
-            _bring_queries(job, shape, room, q, q_stride, kind, form)
             sums = own
             if of > 1:
+                begin, end = part, part + 1
                 sums, _ = _sums_at(group_at + part * part_bytes + 64, block, shape.dim)
-                _span(job, shape, room, sums, max(first, part * SPAN), min(last, (part + 1) * SPAN), keys, values,
+            _bring_queries(job, shape, room, q, q_stride, kind, form)
+            _clear(earlier, rows, width)
+            for span in range(begin, end):
+                _span(job, shape, room, sums, max(first, span * SPAN), min(last, (span + 1) * SPAN), keys, values,
                       row_stride, page_stride, page_size, pages, kind, form)  # fmt: skip
+                if of == 1:
+                    _join(earlier, sums, rows, width)
+            if of > 1:
                 if take_number(group_at) + 1 < of:
                     continue  # who ends the last part joins them
                 at(group_at, WHOLE)[0] = 0
-            _clear(earlier, rows, width)
-            for span in range(first // SPAN, (last + SPAN - 1) // SPAN):
-                if of > 1:
+                for span in range(first // SPAN, of):
                     sums, _ = _sums_at(group_at + span * part_bytes + 64, block, shape.dim)
-                else:
-                    _span(job, shape, room, sums, max(first, span * SPAN), min(last, (span + 1) * SPAN), keys, values,
-                          row_stride, page_stride, page_size, pages, kind, form)  # fmt: skip
-                _join(earlier, sums, rows, width)
+                    _join(earlier, sums, rows, width)
             _end(job, shape, earlier, out, kind)
