@@ -163,6 +163,10 @@ def anew(kernel: F) -> F:
 class _Operations(TorchDispatchMode):
     """Shows torch's operations to the thread's tape."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would import its compiler, triton and sympy to keep them out of here
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tape = _active.tape
         return func(*args, **(kwargs or {})) if tape is None else tape.operation(func, args, kwargs or {})

@@ -46,7 +46,7 @@ from core import LLM, SamplingParams
 with LLM(sys.argv[2], dtype="bfloat16", block_size=16, quantization=sys.argv[4] or None) as llm:
     media = {"image": np.zeros((8, 8, 3), np.uint8)} if int(sys.argv[3]) else {}
     prompt = {"prompt_token_ids": [int(sys.argv[3]) or 5, 6, 7], "multi_modal_data": media}
-    llm.generate([prompt], SamplingParams(temperature=0, max_tokens=1), use_progress=False)
+    llm.generate([prompt], SamplingParams(temperature=0, max_tokens=8, ignore_eos=True), use_progress=False)
 print(json.dumps(sorted(sys.modules)))
 """
 LATER = {"transformers.activations", "transformers.modeling_utils"}
