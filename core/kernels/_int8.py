@@ -15,6 +15,7 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ._tile import stack_room
 from .compiled import _bits_to_float, at, exact_kernel, load, store
 
 BLOCK = 64
@@ -73,6 +74,8 @@ def _dots(blocks: int, rows: int) -> Any:
 
 _four_blocks, _one_block = _dots(4, 1), _dots(1, 1)
 _two_blocks_split, _one_block_split = _dots(2, 2), _dots(1, 2)
+_sums = stack_room(4 * 4 * BLOCK)
+"""For the sums of four blocks, or of two of a row in two halves, int32."""
 
 
 @numba.njit(inline="always")
@@ -139,15 +142,16 @@ def put_scales(high: int, low: int, scales: int, bias: int, out: int, rows: int,
 
 
 @exact_kernel
-def one_row(x: int, n: int, split: bool, weight: int, zero: int, weight_scale: int, bias: int, out: int, outputs: int,
-            shift: int, kind: Any, word: Any, whole: Any, real: Any) -> None:  # fmt: skip
+def one_row(x: int, n: int, split: bool, room: int, weight: int, zero: int, weight_scale: int, bias: int, out: int,
+            outputs: int, shift: int, kind: Any, word: Any, byte: Any, whole: Any, real: Any) -> None:  # fmt: skip
     """The product of one row and a packed weight, which is read from memory once.
 
-    `zero`: what 128 in every place of the row adds to each output, int32. `split`: the row is quantized to 16 bits.
+    `room`: for the row's bytes, `n`, or twice as many where `split`: then it is quantized to 16 bits. `zero`: what 128 in every
+    place of the row adds to each output, int32.
     """
-    high, low = np.empty(n, dtype=np.uint8), np.empty(n if split else 0, dtype=np.uint8)
-    scale = _quantize(at(x, kind), 0, n, _largest(at(x, word), 0, n, shift), high, low, split, 0)
-    upper, lower = high.ctypes.data, low.ctypes.data
+    # Room that is given: of an array that is made here and known by its address, numba would free the memory before the loop.
+    upper, lower = room, room + n
+    scale = _quantize(at(x, kind), 0, n, _largest(at(x, word), 0, n, shift), at(upper, byte), at(lower, byte), split, 0)
     zs, ws, bs, os = at(zero, whole), at(weight_scale, real), at(bias, real), at(out, kind)
     blocks, wide = outputs // BLOCK, 2 if split else 4
     together = blocks // wide
@@ -155,8 +159,8 @@ def one_row(x: int, n: int, split: bool, weight: int, zero: int, weight_scale: i
         several = part < together
         count = BLOCK * wide if several else BLOCK
         first = BLOCK * (part * wide if several else together * wide + part - together)
-        sums = np.empty(2 * count, dtype=np.int32)
-        place, made = weight + first * n, sums.ctypes.data
+        place, made = weight + first * n, _sums()
+        sums = at(made, whole)
         if split:
             if several:
                 _two_blocks_split(place, BLOCK * n, upper, lower, n // 4, made)

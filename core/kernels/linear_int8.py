@@ -77,10 +77,11 @@ class Int8Linear:
         return out.view(*x.shape[:-1], self.outputs)
 
     def _one(self, row: Tensor, out: Tensor, weight: int) -> None:
+        room = torch.empty(2 * self.inputs, dtype=torch.uint8)
         one_row(
-            self.inputs * self.outputs, row.data_ptr(), self.inputs, self.split, weight, self.row_zero.data_ptr(),
-            self.scale.data_ptr(), self.bias_address, out.data_ptr(), self.outputs, self.shift, self.kind, self.bits,
-            WHOLE, REAL,
+            self.inputs * self.outputs, row.data_ptr(), self.inputs, self.split, room.data_ptr(), weight,
+            self.row_zero.data_ptr(), self.scale.data_ptr(), self.bias_address, out.data_ptr(), self.outputs, self.shift,
+            self.kind, self.bits, BYTE, WHOLE, REAL,
         )  # fmt: skip
 
     def _many(self, rows: Tensor, out: Tensor) -> None:

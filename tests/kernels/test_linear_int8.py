@@ -15,8 +15,8 @@ pytestmark = pytest.mark.skipif(not can_multiply(), reason="this build of torch 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 SHAPES = pytest.mark.parametrize(
     ("inputs", "outputs"),
-    [(64, 64), (192, 320), (128, 768), (64, 1216), (52, 100), (1, 7)],
-    ids=["block", "blocks", "even", "uneven", "odd", "least"],
+    [(64, 64), (192, 320), (128, 768), (64, 1216), (52, 100), (1, 7), (1024, 512), (2048, 1024)],
+    ids=["block", "blocks", "even", "uneven", "odd", "least", "wide", "wider"],
 )
 
 
