@@ -232,11 +232,9 @@ class StepBuilder:
         ordered = [plan[i] for i in order.tolist()]
         starts, counts, slots, whole, keys = starts[order], counts[order], slots[order], whole[order], keys[order]
         firsts = counts.cumsum() - counts
-        rows, of = slots, slice(None)
-        if len(plan) < (total := int(counts.sum())):
-            of = np.arange(len(plan)).repeat(counts)
-            rows = slots[of]
-        positions = (starts - firsts)[of] + np.arange(total)
+        total = int(counts.sum())
+        of: Ints | slice = slice(None) if total == len(plan) else np.arange(len(plan)).repeat(counts)
+        rows, positions = slots[of], (starts - firsts)[of] + np.arange(total)
         pages = self.pages[rows, positions // self.page_size].astype(np.int64)
         samples = [s.samples for s in ordered]
         return StepTensors(

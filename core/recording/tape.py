@@ -160,7 +160,7 @@ def anew(kernel: F) -> F:
     return cast(F, called)
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Shows torch's operations to the thread's tape."""
 
     @classmethod
@@ -172,7 +172,7 @@ class _Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {})) if tape is None else tape.operation(func, args, kwargs or {})
 
 
-class _Reads(TorchFunctionMode):  # type: ignore[no-untyped-call]
+class _Reads(TorchFunctionMode):
     """Refuses what takes numbers out of tensors and is no operation."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
