@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sdk.layers import Attention, EncoderAttention
 from sdk.layers.rotary import rotate
 
-from ..recording.tape import anew
+from ..recording.tape import anew, repeat
 from ..step import AttentionGroup, StepHolder, StepTensors
 
 if TYPE_CHECKING:
@@ -44,11 +44,23 @@ class PagedAttention:
         self.group = layer.num_heads // layer.num_kv_heads
         self.plain = layer.logit_softcap is None and layer.sinks is None and layer.alibi_slopes is None
 
-    @anew
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None = None) -> Tensor:
+        if self.compiled is None or not self.compiled.rotates(q, k, v):
+            return self._in_parts(q, k, v, positions)
+        turned, out = torch.empty(q.shape, dtype=q.dtype), self.compiled.kernel.empty(q)
+        repeat(self._compiled, q, k, v, positions, turned, out)
+        return out
+
+    def _compiled(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None, turned: Tensor, out: Tensor) -> None:
+        """All of it by the compiled kernels: the rotated q to `turned`, the rest to `out`."""
+        assert self.compiled is not None
         step = self.step.tensors
-        if self.compiled is not None and self.compiled.rotates(q, k, v):
-            return self.compiled.attend(step, self.compiled.rotate_and_write(step, q, k, v, positions))
+        self.compiled.rotate_and_write(step, q, k, v, positions, turned)
+        self.compiled.attend(step, turned, out)
+
+    @anew
+    def _in_parts(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None) -> Tensor:
+        step = self.step.tensors
         q, k = self._rotate_and_write(step, q, k, v, positions)
         if self.compiled is not None:
             return self.compiled.attend(step, q)

@@ -81,9 +81,15 @@ class AttentionKernel:
         """Whether these `(…, heads, head_dim)` tensors lie as the kernel wants them: heads side by side."""
         return all(t.dtype is self.dtype and t.stride(-1) == 1 and t.stride(-2) == self.head_dim for t in tensors)
 
-    def __call__(self, q: Tensor, pages: PagesOf, table: NDArray[np.int32], jobs: Jobs) -> Tensor:
+    def empty(self, q: Tensor) -> Tensor:
+        """Room for what comes of these queries, `(tokens, heads * head_dim)`."""
+        return torch.empty(len(q), self.heads * self.head_dim, dtype=q.dtype)
+
+    def __call__(
+        self, q: Tensor, pages: PagesOf, table: NDArray[np.int32], jobs: Jobs, out: Tensor | None = None
+    ) -> Tensor:
         """`(tokens, heads, head_dim) -> (tokens, heads * head_dim)`; `table` `(sequences, pages)` tells which pages are whose."""
-        out = torch.empty(len(q), self.heads * self.head_dim, dtype=q.dtype)
+        out = self.empty(q) if out is None else out
         kind, form = self._kinds
         workers = torch.get_num_threads()
         scratch = jobs.scratch(workers, self.head_dim, form.itemsize, wide=form.dtype != kind.dtype)
@@ -159,13 +165,14 @@ class CompiledAttention:
         """Whether `rotate_and_write` knows the layer's rotary embedding and can read these."""
         return (self.layer.rotary is None or not self.layer.rotary.interleaved) and self.kernel.reads(*tensors)
 
-    def rotate_and_write(self, step: StepTensors, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None) -> Tensor:
-        """Write the rotated k, and v, to their pages; returns the rotated q."""
+    def rotate_and_write(
+        self, step: StepTensors, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None, turned: Tensor
+    ) -> None:
+        """Write the rotated k, and v, to their pages, and the rotated q, contiguous, to `turned`."""
         layer, half, cos, sin = self.layer, 0, None, None
         if layer.rotary is not None:
             cos, sin = step.cos_sin(layer.rotary, torch.float32, positions)
             half = cos.shape[-1]
-        turned = torch.empty(q.shape, dtype=q.dtype)
         rotary_and_write(
             q.numel(),
             q.data_ptr(),
@@ -187,9 +194,8 @@ class CompiledAttention:
             self.float_kind,
             self.kind,
         )
-        return turned
 
-    def attend(self, step: StepTensors, q: Tensor) -> Tensor:
+    def attend(self, step: StepTensors, q: Tensor, out: Tensor | None = None) -> Tensor:
         """Attention over what the pages hold: `(tokens, heads, head_dim)` → `(tokens, heads * head_dim)`."""
         jobs = self.jobs.of(step.sequences, self.layer.num_heads, self.layer.num_kv_heads, self.layer.head_dim)
-        return self.kernel(q if self.kernel.reads(q) else q.contiguous(), self.pages, step.pages.numpy(), jobs)
+        return self.kernel(q if self.kernel.reads(q) else q.contiguous(), self.pages, step.pages.numpy(), jobs, out)

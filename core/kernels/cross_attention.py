@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sdk.layers import CrossAttention
 
-from ..recording.tape import anew
+from ..recording.tape import anew, repeat
 from ..step import StepHolder, StepTensors
 
 if TYPE_CHECKING:
@@ -40,14 +40,20 @@ class StateAttention:
         self.index = index
         self.group = layer.num_heads // layer.num_kv_heads
 
-    @anew
     def __call__(self, q: Tensor, encoder_states: Tensor | None = None) -> Tensor:
-        step = self.step.tensors
-        if step.watched:
-            self._show(q, step)
-        if self.compiled is not None and self.compiled.reads(q):
-            return self.compiled(step, q)
-        return self.attend(step, q)
+        if self.compiled is None or not self.compiled.reads(q):
+            return self._in_parts(q)
+        out = self.compiled.kernel.empty(q)
+        repeat(self._compiled, q, out)
+        return out
+
+    def _compiled(self, q: Tensor, out: Tensor) -> None:
+        assert self.compiled is not None
+        self.compiled(self._shown(q), q, out)
+
+    @anew
+    def _in_parts(self, q: Tensor) -> Tensor:
+        return self.attend(self._shown(q), q)
 
     def attend(self, step: StepTensors, q: Tensor) -> Tensor:
         """`(tokens, heads, head_dim) -> (tokens, heads * head_dim)`, one sequence after the other."""
@@ -58,6 +64,13 @@ class StateAttention:
             out[first:last] = self._one(q[first:last], s.request.state, s.request.state_len)
             first = last
         return out
+
+    def _shown(self, q: Tensor) -> StepTensors:
+        """The running step, after those were given what they want to see who do."""
+        step = self.step.tensors
+        if step.watched:
+            self._show(q, step)
+        return step
 
     def _show(self, q: Tensor, step: StepTensors) -> None:
         """Give those who want to see it the weights of their prompts' tokens."""

@@ -31,8 +31,8 @@ class CompiledCrossAttention:
         """Whether these `(tokens, heads, head_dim)` queries lie as the kernel wants them."""
         return self.kernel.reads(q)
 
-    def __call__(self, step: StepTensors, q: Tensor) -> Tensor:
+    def __call__(self, step: StepTensors, q: Tensor, out: Tensor) -> Tensor:
         """`(tokens, heads, head_dim)` → `(tokens, heads * head_dim)`."""
         layer = self.layer
         jobs = self.jobs.of(step.state_sequences, layer.num_heads, layer.num_kv_heads, layer.head_dim)
-        return self.kernel(q, self.pages, self.table, jobs)
+        return self.kernel(q, self.pages, self.table, jobs, out)

@@ -2,7 +2,7 @@
 
 Three kinds of calls make a step. Compiled kernels take addresses; they note themselves (`core.kernels.compiled`). torch's
 operations are seen by a dispatch mode. What depends on more than its tensors, such as attention, which reads the running step,
-says so by `anew`, and is called again as a whole.
+says so by `repeat` or `anew`, and is called again as a whole.
 """
 
 from __future__ import annotations
@@ -113,6 +113,12 @@ class Tape:
                 return tree_unflatten(self._filled(outputs, self._again(func, args, kwargs)), tree_structure(made))
             return made
 
+    def repeat(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        """Make a call that depends on more than its tensors and writes to some of them, now and each time."""
+        with self._paused():
+            call(*args)
+            self.note(self._again(call, args, {}), ())
+
     def anew(self, kernel: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Call what depends on more than its tensors, now and each time."""
         with self._paused():
@@ -147,8 +153,17 @@ def active() -> Tape | None:
     return _active.tape
 
 
+def repeat(call: Callable[..., None], *args: Any) -> None:
+    """Make a call that depends on more than its tensors, such as on the running step, and writes to some of them."""
+    tape = _active.tape
+    if tape is None:
+        call(*args)
+    else:
+        tape.repeat(call, args)
+
+
 def anew(kernel: F) -> F:
-    """Decorate a kernel's call that depends on more than its tensors, such as on the running step."""
+    """Decorate a kernel's call that depends on more than its tensors and makes another one. `repeat` is quicker."""
 
     @functools.wraps(kernel)
     def called(*args: Any, **kwargs: Any) -> Tensor:
