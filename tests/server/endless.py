@@ -8,7 +8,7 @@ from pathlib import Path
 from engine_plugin_llava.tiny import llava
 from safetensors.torch import load_file, save_file
 
-LENGTH = 8192
+LENGTH = 32_768
 
 
 def make_endless(folder: Path) -> None:

@@ -29,6 +29,7 @@ from core.client.load import Sample, Work
 from core.client.talk import Answer
 from core.errors import InvalidConfigError
 
+from ..endless import LENGTH
 from ..http.conftest import PATIENCE, Served, png, wait_until_idle
 from .conftest import KEY
 
@@ -133,7 +134,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(served: Served) -> None:
 
     until("> $")
     os.write(ours, b"go on\n")
-    until(r"go on\s+\w")
+    until(r"go on\s+\S")
     os.write(ours, b"\x03")
     until(r"\[stopped\]\s+> $")
     os.write(ours, b"\x03")
@@ -172,7 +173,7 @@ def test_pictures_go_with_the_prompts(served: Served, capsys: pytest.CaptureFixt
 
 
 def test_requests_that_fail_are_counted_by_their_error(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["-n", "3", "--input-len", "20000", "--output-len", "4"]
+    asked = ["-n", "3", "--input-len", str(LENGTH + 1), "--output-len", "4"]
     assert engine(served, "bench", "serve", *asked) == 1
     assert re.search(r"3 failed:\n  3 × 400 context_length_exceeded: \w+", capsys.readouterr().out)
     assert engine(served, "bench", "serve", "--model", "nobody") == 1
