@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ._lanes import DOTS_BF16
 from ._product import BLOCK, packed_product, packed_row
 from .compiled import kind_of
 from .linear import ROWS_HINT, PackedLinear
+from .packed_layout import lies_in_blocks
 
 MOST_ROWS = 512
 """Rows up to which the kernel is the faster one."""
@@ -87,10 +86,4 @@ def _address(weight: Tensor, packed: Tensor, blocks: Iterable[int]) -> int | Non
     if int(torch.ops.mkldnn._nbytes(packed)) != -(-outputs // BLOCK) * size:
         return None
     address = int(torch.ops.mkldnn.data_ptr(packed))
-    for block in blocks:
-        rows = weight[block * BLOCK : (block + 1) * BLOCK]
-        filled = functional.pad(rows, (0, 0, 0, BLOCK - len(rows)))
-        expected = filled.view(BLOCK, -1, 2).transpose(0, 1).contiguous().view(torch.uint8).numpy().tobytes()
-        if ctypes.string_at(address + block * size, size) != expected:
-            return None
-    return address
+    return address if lies_in_blocks(weight, address, 2, blocks) else None

@@ -6,7 +6,6 @@ rows, so a row's result does not depend on what shares its batch.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from collections.abc import Iterable
 
@@ -19,6 +18,7 @@ from sdk.quantization import Int8
 
 from ._int8 import BLOCK, HAS_DOTS, one_row, put_scales, quantize_rows
 from .compiled import kind_of
+from .packed_layout import lies_in_blocks
 
 BYTE, WHOLE, REAL = np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, np.float32)
 _BITS = {torch.bfloat16: np.empty(0, np.uint16), torch.float32: np.empty(0, np.uint32)}
@@ -54,9 +54,8 @@ class Int8Linear:
         self.weight_zero = torch.zeros(self.outputs, dtype=torch.int64)
         self.product = torch.ops.onednn.qlinear_pointwise.default
         self.address = _address(weight, self.packed)
-        sums = weight.numpy().sum(
-            axis=1, dtype=np.int32
-        )  # torch's takes ten times as long, and four times the weight's room
+        # torch's sum takes ten times as long, and four times the weight's room.
+        sums = weight.numpy().sum(axis=1, dtype=np.int32)
         self.row_zero = torch.from_numpy(sums * ZERO)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -148,13 +147,7 @@ def _width_lies_in_blocks(inputs: int) -> bool:
 
 def _address_of_blocks(weight: Tensor, packed: Tensor, blocks: Iterable[int]) -> int | None:
     """Where a packed weight's bytes are, if these blocks of it lie there as the kernel reads them."""
-    inputs = weight.shape[1]
     address = int(torch.ops.mkldnn.data_ptr(packed))
     if address % 64 or int(torch.ops.mkldnn._nbytes(packed)) < weight.numel():
         return None
-    for block in blocks:
-        rows = weight[block * BLOCK : (block + 1) * BLOCK]
-        expected = rows.view(BLOCK, inputs // 4, 4).transpose(0, 1).contiguous().numpy().tobytes()
-        if ctypes.string_at(address + block * BLOCK * inputs, BLOCK * inputs) != expected:
-            return None
-    return address
+    return address if lies_in_blocks(weight, address, 4, blocks) else None

@@ -73,7 +73,7 @@ class RecordedSteps:
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
-        self._memory: np.ndarray | None = None
+        self._memory = np.zeros(ARENA_BYTES, dtype=np.uint8)
         self._recordings: OrderedDict[tuple[int, int], Recording | None] = OrderedDict()
         self._seen: Counter[tuple[int, int]] = Counter()
         self.refused: str | None = None
@@ -94,8 +94,6 @@ class RecordedSteps:
         return self._forward(step.input_ids, step.positions)
 
     def _record(self, key: tuple[int, int], step: StepTensors) -> None:
-        if self._memory is None:
-            self._memory = np.zeros(ARENA_BYTES, dtype=np.uint8)
         try:
             self._recordings[key] = Recording(self._forward, step, self._memory)
         except Full:
