@@ -1,7 +1,7 @@
 // The conversation: what was said, what is attached to the next question, and the answer while it comes.
 
 import { ApiError } from "./api.js";
-import { $, button, copy, dataUri, make, rich, seconds } from "./dom.js";
+import { $, button, copy, dataUri, Growing, make, rich, seconds } from "./dom.js";
 
 export class Chat {
   constructor(api) {
@@ -90,13 +90,12 @@ export class Chat {
     const clock = new Clock();
     this.#follow(() => $("log").append(question, answer));
     const running = this.#begin();
-    let said = "";
+    const growing = new Growing((piece) => this.#follow(() => text.append(piece)));
     try {
       for await (const chunk of this.api.chat({ ...this.#settings(), model: this.model.id, messages: this.#all(messages) }, running.signal)) {
         const delta = chunk.choices[0]?.delta.content ?? "";
         clock.note(delta, chunk);
-        said += delta;
-        if (delta) this.#follow(() => text.append(delta));
+        growing.add(delta);
       }
     } catch (error) {
       if (error.name !== "AbortError") {
@@ -107,11 +106,13 @@ export class Chat {
       }
       clock.reason = "stopped";
     } finally {
+      growing.end();
       answer.classList.remove("running");
       answer.removeAttribute("aria-busy");
       if (this.running === running) this.#end();
     }
     if (!question.isConnected) return; // a new conversation was begun meanwhile
+    const said = growing.text;
     if (said) this.messages = [...messages, { role: "assistant", content: said }];
     text.replaceChildren(rich(said || "(nothing)"));
     const copying = button("Copy", () => copy(said, copying));

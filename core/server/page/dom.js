@@ -56,4 +56,34 @@ function marked(piece) {
     : make("strong", { textContent: piece.slice(2, -2) });
 }
 
+/** Text that grows. What has come is shown with the next frame, and more rarely the longer that takes: a long answer must not hold the page. */
+export class Growing {
+  constructor(show) {
+    this.show = show;
+    this.text = this.unseen = "";
+    this.frame = this.free = 0;
+  }
+
+  add(piece) {
+    this.text += piece;
+    this.unseen += piece;
+    if (piece) this.frame ||= requestAnimationFrame((now) => this.#paint(now));
+  }
+
+  /** Nothing is shown from here on. */
+  end() { cancelAnimationFrame(this.frame); }
+
+  #paint(now) {
+    if (now < this.free) {
+      this.frame = requestAnimationFrame((later) => this.#paint(later));
+      return;
+    }
+    this.frame = 0;
+    this.show(this.unseen);
+    this.unseen = "";
+    const ended = performance.now();
+    this.free = ended + 3 * (ended - now);
+  }
+}
+
 export const seconds = (ms) => ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
