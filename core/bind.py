@@ -153,12 +153,12 @@ def bind(
         held = _own_bytes(module)
         if isinstance(module, Linear) and module.quant_method is None:
             pack(module, keep_weight=owners[id(module.weight)] > 1)
-        elif isinstance(module, Experts):
-            pack_experts(module)
         elif isinstance(module, BidirectionalAttention):
             module.fill(StepBidirectionalAttention(module, kernels, step))
         elif isinstance(module, Layer) and (kernel := kernels.other(module)) is not None:
             module.fill(kernel)
+        elif isinstance(module, Experts):
+            pack_experts(module)
         freed.count(held - _own_bytes(module))
 
 

@@ -61,6 +61,8 @@ def chat(
 def _interactive(talk: Talk, stats: bool) -> int:
     """Read messages from a terminal until the end."""
     _edit_lines()
+    # Who was started from something in the background, a script's `&` say, has inherited that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         try:
             line = input("> ").strip()

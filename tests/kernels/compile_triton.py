@@ -32,9 +32,12 @@ from sdk.layers import (
     ActivationAndMul,
     Attention,
     EncoderAttention,
+    Experts,
     PackedEncoderAttention,
     ReplicatedLinear,
     RMSNorm,
+    SelectiveScan,
+    StateSpaceDual,
 )
 from sdk.quantization import Int8
 from tests.kernels.grid import EXTRAS, request, rope
@@ -166,6 +169,13 @@ def ops() -> Iterator[tuple[str, Any]]:
             yield f"{name} {kind}", other(Activation(name), x)
         for integers in (True, False):
             yield f"int8 {kind}", quantized(dtype, integers)
+        for tokens in (1, 512):
+            layer, chosen = Experts(8, 4096, 512, "silu").to(dtype), torch.zeros(tokens, 2, dtype=torch.int64)
+            yield f"experts {kind}", other(layer, torch.zeros(tokens, 4096, dtype=dtype), chosen.float(), chosen)
+    x, a, b, state = torch.zeros(2, 5, 8192), torch.zeros(16, 8192), torch.zeros(2, 5, 16), torch.zeros(2, 16, 8192)
+    yield "selective scan", other(SelectiveScan(), x, x, a, b, b, state)
+    x, b, state = torch.zeros(2, 1, 80, 64), torch.zeros(2, 1, 8, 128), torch.zeros(2, 80, 64, 128)
+    yield "dual form", other(StateSpaceDual(), x, x[..., 0], torch.zeros(80), b, b, state)
     yield "draws", draws
     yield (
         "penalties",

@@ -10,10 +10,13 @@ from sdk.layers import (
     Attention,
     CrossAttention,
     EncoderAttention,
+    Experts,
     Layer,
     PackedEncoderAttention,
     RMSNorm,
     RotaryEmbedding,
+    SelectiveScan,
+    StateSpaceDual,
 )
 from sdk.layers.base import Kernel
 from sdk.layers.linear import Linear
@@ -23,10 +26,12 @@ from ...step import StepHolder
 from .activations import KINDS, TritonActivation, TritonActivationAndMul
 from .cross_attention import TritonCrossAttention
 from .encoder_attention import TritonEncoderAttention, TritonPackedEncoderAttention
+from .experts import TritonExperts
 from .paged_attention import TritonAttention
 from .quantized import TritonInt8Linear
 from .rms_norm import TritonRMSNorm
 from .rotary import TritonRotary
+from .scan import TritonSelectiveScan, TritonStateSpaceDual
 
 
 class TritonKernels:
@@ -59,4 +64,10 @@ class TritonKernels:
                 return TritonRotary(layer)
             case Linear() if isinstance(layer.quant_method, Int8):
                 return TritonInt8Linear(layer, layer.quant_method)
+            case Experts():
+                return TritonExperts(layer)
+            case SelectiveScan():
+                return TritonSelectiveScan(layer)
+            case StateSpaceDual():
+                return TritonStateSpaceDual(layer)
         return None

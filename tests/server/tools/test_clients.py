@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -112,12 +113,17 @@ def test_what_the_server_refuses_is_said_and_the_next_line_answered(
     assert "http://127.0.0.1:9 does not answer" in capsys.readouterr().err
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_program(served: Served) -> None:
+@pytest.mark.parametrize("inherited", [signal.SIG_DFL, signal.SIG_IGN])
+def test_ctrl_c_stops_the_answer_and_not_the_program(served: Served, inherited: signal.Handlers) -> None:
+    """Also where the tests run in a script's background, whose children ignore it unless they say otherwise."""
     ours, theirs = pty.openpty()
+
+    def begin() -> None:
+        os.login_tty(theirs)  # a session of its own: the terminal sends its interrupt to who is in front of it
+        signal.signal(signal.SIGINT, inherited)
+
     command = [sys.executable, "-m", "core.cli", "chat", "--url", served.url, "--api-key", KEY]
-    # A session of its own: the terminal sends its interrupt to who is in front of it.
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True,
-                               preexec_fn=lambda: os.login_tty(theirs))  # fmt: skip
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=begin)
     os.close(theirs)
     seen = ""
 
