@@ -108,6 +108,11 @@ def splat_value(builder: Any, scalar: Any) -> Any:
     return builder.shuffle_vector(one, one, words(0))
 
 
+def widened(builder: Any, halves: Any) -> Any:
+    """bfloat16, as 16-bit words, as float32 lanes."""
+    return builder.bitcast(builder.shl(builder.zext(halves, WORDS), words(16)), FLOATS)
+
+
 def narrow(builder: Any, value: Any) -> Any:
     """float32 lanes as bfloat16, rounded to the nearest even, NaN kept; as 16-bit words."""
     if DOTS_BF16:
@@ -240,8 +245,7 @@ def load_lanes(context: Any, address: Any, kind: Any) -> Any:
     def codegen(ctx: Any, builder: Any, signature: Any, args: Any) -> Any:
         if not bfloat:
             return load_vector(builder, args[0], FLOATS, 4)
-        found = builder.zext(load_vector(builder, args[0], HALVES, 2), WORDS)
-        return builder.bitcast(builder.shl(found, words(16)), FLOATS)
+        return widened(builder, load_vector(builder, args[0], HALVES, 2))
 
     return LANES(types.int64, kind), codegen
 

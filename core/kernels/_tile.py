@@ -6,7 +6,7 @@ pairs of bfloat16 (`DOTS_BF16`) a word is two terms of the sum, else one.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 from ._lanes import (
     DOTS_BF16,
     FLOATS,
+    HALVES,
     WIDE,
     WIDTH,
     WORDS,
@@ -23,9 +24,11 @@ from ._lanes import (
     constant,
     fma,
     load_vector,
+    narrow,
     pointer,
     splat_value,
     store_vector,
+    widened,
 )
 
 ROWS = 6
@@ -54,6 +57,48 @@ def _ask_for(builder: Any, address: Any, level: int) -> None:
         kind = ir.FunctionType(ir.VoidType(), [where.type, I32, I32, I32])
         declared = ir.Function(module, kind, "llvm.prefetch.p0")
     builder.call(declared, [where, I32(0), I32(level), I32(1)])
+
+
+class _Ahead(NamedTuple):
+    """What a tile asks for in every step: so many cache lines from an address, which moves on by `stride`, to this level."""
+
+    address: Any
+    stride: Any
+    lines: int
+    level: int
+
+
+def _summed(builder: Any, totals: list[Any], rows: int, a: Any, a_stride: Any, b: Any, b_stride: Any, depth: Any, ahead: _Ahead,
+            *, paired: bool) -> list[Any]:  # fmt: skip
+    """`totals`, row by row, with `a @ b` added: the loop over `depth` words."""
+    columns = len(totals) // rows
+    before, body, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(body)
+    builder.position_at_end(body)
+    step = builder.phi(I64)
+    step.add_incoming(I64(0), before)
+    sums = [builder.phi(FLOATS) for _ in totals]
+    for phi, found in zip(sums, totals):
+        phi.add_incoming(found, before)
+    line = builder.add(b, builder.mul(b_stride, step))
+    asked = builder.add(ahead.address, builder.mul(ahead.stride, step))
+    for j in range(ahead.lines):
+        _ask_for(builder, builder.add(asked, I64(64 * j)), ahead.level)
+    rights = [load_vector(builder, builder.add(line, I64(4 * WIDTH * j)), WORDS, 4) for j in range(columns)]
+    at = builder.add(a, builder.mul(step, I64(4)))
+    made = []
+    for i in range(rows):
+        word = builder.load(pointer(builder, builder.add(at, builder.mul(a_stride, I64(i))), I32), align=2)
+        left = splat_value(builder, word)
+        for j in range(columns):
+            made.append(_times(builder, sums[i * columns + j], left, rights[j], paired=paired))
+    for phi, found in zip(sums, made):
+        phi.add_incoming(found, builder.block)
+    following = builder.add(step, I64(1))
+    step.add_incoming(following, builder.block)
+    builder.cbranch(builder.icmp_signed("<", following, depth), body, after)
+    builder.position_at_end(after)
+    return made
 
 
 def tile_product(rows: int, columns: int, *, accumulate: bool, asks: int = 0, level: int = 3) -> Any:
@@ -88,31 +133,8 @@ def tile_product(rows: int, columns: int, *, accumulate: bool, asks: int = 0, le
                     if factor is not None:
                         found = builder.fmul(load_vector(builder, places[i, j], FLOATS, 4), factor)
                     totals.append(found)
-            before, body, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-            builder.branch(body)
-            builder.position_at_end(body)
-            step = builder.phi(I64)
-            step.add_incoming(I64(0), before)
-            sums = [builder.phi(FLOATS) for _ in totals]
-            for phi, found in zip(sums, totals):
-                phi.add_incoming(found, before)
-            line = builder.add(b, builder.mul(b_stride, step))
-            for j in range(asks):
-                _ask_for(builder, builder.add(ask, builder.add(builder.mul(ask_stride, step), I64(64 * j))), level)
-            rights = [load_vector(builder, builder.add(line, I64(4 * WIDTH * j)), WORDS, 4) for j in range(columns)]
-            at = builder.add(a, builder.mul(step, I64(4)))
-            made = []
-            for i in range(rows):
-                word = builder.load(pointer(builder, builder.add(at, builder.mul(a_stride, I64(i))), I32), align=2)
-                left = splat_value(builder, word)
-                for j in range(columns):
-                    made.append(_times(builder, sums[i * columns + j], left, rights[j], paired=paired))
-            for phi, found in zip(sums, made):
-                phi.add_incoming(found, builder.block)
-            following = builder.add(step, I64(1))
-            step.add_incoming(following, builder.block)
-            builder.cbranch(builder.icmp_signed("<", following, depth), body, after)
-            builder.position_at_end(after)
+            ahead = _Ahead(ask, ask_stride, asks, level)
+            made = _summed(builder, totals, rows, a, a_stride, b, b_stride, depth, ahead, paired=paired)
             for (i, j), place in places.items():
                 store_vector(builder, made[i * columns + j], place, 4)
             return ctx.get_dummy_value()
@@ -120,6 +142,43 @@ def tile_product(rows: int, columns: int, *, accumulate: bool, asks: int = 0, le
         return types.void(*[types.int64] * 10, form), codegen
 
     return product
+
+
+def tile_rounded(rows: int, columns: int) -> Any:
+    """The same product, into bfloat16: a bias is added to the sums, and they are rounded as they leave the registers.
+
+    In a kernel: `(a, a_stride, b, b_stride, out, out_stride, count, depth, bias, ask, ask_stride, form)`; the first `count`
+    columns are written; `bias` is the address of `columns * 16` bfloat16. In every step a line from `ask` is asked for.
+    """
+
+    @intrinsic
+    def product(context: Any, a: Any, a_stride: Any, b: Any, b_stride: Any, out: Any, out_stride: Any, count: Any, depth: Any,
+                bias: Any, ask: Any, ask_stride: Any, form: Any) -> Any:  # fmt: skip
+        if form.dtype != types.uint16 or not DOTS_BF16:
+            return None
+
+        def codegen(ctx: Any, builder: Any, signature: Any, args: Any) -> Any:
+            a, a_stride, b, b_stride, out, out_stride, count, depth, bias, ask, ask_stride, _ = args
+            zeros, ahead = [constant(0.0)] * (rows * columns), _Ahead(ask, ask_stride, 1, 2)
+            made = _summed(builder, zeros, rows, a, a_stride, b, b_stride, depth, ahead, paired=True)
+            most = splat_value(builder, builder.trunc(count, I32))
+            for j in range(columns):
+                more = widened(builder, load_vector(builder, builder.add(bias, I64(2 * WIDTH * j)), HALVES, 2))
+                kept = builder.icmp_signed("<", ir.Constant(WORDS, [WIDTH * j + i for i in range(WIDTH)]), most)
+                for i in range(rows):
+                    place = builder.add(out, builder.add(builder.mul(out_stride, I64(i)), I64(2 * WIDTH * j)))
+                    _store_some(builder, narrow(builder, builder.fadd(made[i * columns + j], more)), place, kept)
+            return ctx.get_dummy_value()
+
+        return types.void(*[types.int64] * 11, form), codegen
+
+    return product
+
+
+def _store_some(builder: Any, value: Any, address: Any, kept: Any) -> None:
+    """Those of 16 halves whose lane is to be kept."""
+    place = pointer(builder, address, HALVES)
+    call(builder, f"llvm.masked.store.v{WIDTH}i16.p0", ir.VoidType(), value, place, I32(2), kept)
 
 
 def row_product(streams: int, ahead: int) -> Any:

@@ -10,12 +10,18 @@ from torch import Tensor
 
 from ._lanes import DOTS_BF16
 from ._product import BLOCK, packed_product, packed_row
+from ._product_many import packed_product_many
+from ._tile import ROWS
 from .compiled import kind_of
 from .linear import ROWS_HINT, PackedLinear
 from .packed_layout import lies_in_blocks
 
-MOST_ROWS = 512
-"""Rows up to which the kernel is the faster one."""
+FEW_ROWS = 64
+"""Rows up to which a product is divided by outputs alone."""
+NEAR_BYTES, NEAR_ROWS = 3 * 2**19, 132
+"""What a job takes of more rows: enough that a weight is used often, and not much more than the second level of caches holds."""
+_NO_BIAS = torch.full((BLOCK,), -0.0, dtype=torch.bfloat16)
+"""The number that changes none by being added."""
 
 
 class CompiledPackedLinear(PackedLinear):
@@ -27,12 +33,15 @@ class CompiledPackedLinear(PackedLinear):
         self.address = packed_address(weight.contiguous(), self.packed)
         self.work = self.inputs * self.outputs
         self.kind, self.bias_address = kind_of(torch.bfloat16), bias.data_ptr() if bias is not None else 0
-        if bias is not None and bias.dtype is not weight.dtype:
-            self.address = None
+        self.filled = _NO_BIAS
+        if bias is not None:
+            if bias.dtype is not weight.dtype:
+                self.address = None
+            self.filled = torch.nn.functional.pad(bias, (0, -self.outputs % BLOCK))
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = len(x) if x.ndim == 2 else x.numel() // self.inputs
-        if self.address is None or not 0 < rows <= MOST_ROWS or x.dtype is not torch.bfloat16:
+        if self.address is None or rows == 0 or x.dtype is not torch.bfloat16:
             return super().__call__(x)
         flat = x if x.ndim == 2 else x.reshape(rows, self.inputs)
         if flat.stride(1) != 1:
@@ -42,7 +51,7 @@ class CompiledPackedLinear(PackedLinear):
         if rows == 1:
             workers = torch.get_num_threads()
             packed_row(self.work, address, self.address, self.bias_address, out.data_ptr(), *shape, workers, self.kind)
-        else:
+        elif rows <= FEW_ROWS:
             packed_product(
                 self.work,
                 address,
@@ -54,7 +63,24 @@ class CompiledPackedLinear(PackedLinear):
                 *shape,
                 self.kind,
             )
+        else:
+            self._many(flat, out, self.address)
         return out if x.ndim == 2 else out.view(*x.shape[:-1], self.outputs)
+
+    def _many(self, x: Tensor, out: Tensor, weight: int) -> None:
+        rows, counter = len(x), torch.empty(1, dtype=torch.int64)
+        packed_product_many(
+            self.work, x.data_ptr(), x.stride(0), rows, weight, self.filled.data_ptr(), 2 if self.bias_address else 0,
+            out.data_ptr(), self.inputs, self.outputs, rows_near(rows, self.inputs), counter.data_ptr(),
+            torch.get_num_threads(), self.kind,
+        )  # fmt: skip
+
+
+def rows_near(rows: int, inputs: int) -> int:
+    """How many of so many rows a job takes: all jobs about as many, in whole tiles."""
+    most = max(4 * ROWS, min(NEAR_ROWS, NEAR_BYTES // (2 * inputs)) // ROWS * ROWS)
+    groups = -(-rows // most)
+    return -(-rows // (groups * ROWS)) * ROWS
 
 
 def packed_address(weight: Tensor, packed: Tensor) -> int | None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from core.kernels._lanes import DOTS_BF16
+from core.kernels._tile import ROWS as TILE_ROWS
 from core.kernels.linear import PackedLinear, can_pack
-from core.kernels.linear_compiled import CompiledPackedLinear
+from core.kernels.linear_compiled import CompiledPackedLinear, rows_near
 from core.kernels.rows import CompiledRMSNorm, CompiledSiluAndMul
 from sdk.layers import RMSNorm, SiluAndMul
 
@@ -104,3 +105,32 @@ def test_a_compiled_product_of_a_packed_weight(rows: int, inputs: int, outputs: 
     torch.testing.assert_close(product(x).float(), expected, rtol=2**-7, atol=2**-7)
     torch.testing.assert_close(product(x[None]).float(), expected[None], rtol=2**-7, atol=2**-7)
     assert product(x[:0]).shape == (0, outputs)
+
+
+@pytest.mark.parametrize("rows", [65, 66, 131, 300])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (256, 328), (3072, 192)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_row_of_a_product_is_the_same_however_many_there_are(
+    rows: int, inputs: int, outputs: int, bias: bool
+) -> None:
+    torch.manual_seed(rows)
+    weight, b = torch.randn(outputs, inputs).bfloat16(), torch.randn(outputs).bfloat16() if bias else None
+    if not can_pack(weight):
+        pytest.skip("this build of torch cannot reorder weights for oneDNN")
+    x, product = torch.randn(rows, inputs).bfloat16(), CompiledPackedLinear(weight, b)
+    made = product(x)
+    expected = torch.nn.functional.linear(x.float(), weight.float(), b.float() if b is not None else None)
+    torch.testing.assert_close(made.float(), expected, rtol=2**-7, atol=2**-7)
+    if product.address is not None:
+        for first, last in ((0, 1), (rows - 1, rows), (0, 40), (rows - 64, rows)):
+            assert torch.equal(product(x[first:last]), made[first:last])
+
+
+def test_jobs_of_a_product_are_whole_tiles_of_about_as_many_rows() -> None:
+    for rows in range(65, 3000, 7):
+        for inputs in (64, 1024, 4096, 14336):
+            near = rows_near(rows, inputs)
+            groups = -(-rows // near)
+            assert near % TILE_ROWS == 0
+            assert rows > (groups - 1) * near
+            assert near - rows / groups < 2 * TILE_ROWS or groups == 1
