@@ -33,7 +33,7 @@ COMMANDS: dict[str, Command] = {
     "chat": Command("chat:chat", "Talk with a running server."),
     "run-batch": Command("run_batch:run_batch", "Do a file of requests, in OpenAI's form, without a server."),
     "bench serve": Command("bench:serve", "Measure how fast a running server answers."),
-    "explain": Command("explain:explain", "Tell what a model would be on this machine, without loading it."),
+    "explain": Command("explain:explain", "Tell what a model would be on this machine."),
     "plugins list": Command("plugins:list_", "List the installed plugins and their states."),
     "plugins show": Command("plugins:show", "Show what a plugin says about an architecture."),
     "plugins why": Command("plugins:why", "Explain which plugin runs an architecture, and why."),

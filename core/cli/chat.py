@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..client.endpoint import DEFAULT_URL, Endpoint, missing
 from ..errors import EngineError
-from .output import shown
+from .output import edit_lines, note, shown
 from .server_options import ApiKey, ServedName, Url
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ def chat(
         for path in image or []:
             talk.attach(path)
         if sys.stdin.isatty():
-            _note(f"{talk.model} at {talk.endpoint.base}. /help lists commands, Ctrl-D ends.")
+            note(f"{talk.model} at {talk.endpoint.base}. /help lists commands, Ctrl-D ends.")
             return _interactive(talk, stats)
         return _piped(talk, stats)
 
 
 def _interactive(talk: Talk, stats: bool) -> int:
     """Read messages from a terminal until the end."""
-    _edit_lines()
+    edit_lines()
     # Who was started from something in the background, a script's `&` say, has inherited that Ctrl-C is ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
@@ -70,16 +70,16 @@ def _interactive(talk: Talk, stats: bool) -> int:
             print()
             return 0
         except KeyboardInterrupt:
-            _note("\n(Ctrl-D ends)")
+            note("\n(Ctrl-D ends)")
             continue
         if line == "/quit":
             return 0
         try:
             _do(talk, line, stats)
         except KeyboardInterrupt:
-            _note("\n[stopped]")
+            note("\n[stopped]")
         except EngineError as e:
-            _note(f"error: {e}")
+            note(f"error: {e}")
 
 
 def _piped(talk: Talk, stats: bool) -> int:
@@ -92,7 +92,7 @@ def _piped(talk: Talk, stats: bool) -> int:
             _do(talk, line.strip(), stats)
         except EngineError as e:
             failed = True
-            _note(f"error: {e}")
+            note(f"error: {e}")
     return 1 if failed else 0
 
 
@@ -101,7 +101,7 @@ def _do(talk: Talk, line: str, stats: bool) -> None:
     command, _, rest = line.partition(" ")
     rest = rest.strip()
     if command == "/help":
-        _note(COMMANDS)
+        note(COMMANDS)
     elif command == "/reset":
         talk.reset()
     elif command == "/system":
@@ -111,9 +111,9 @@ def _do(talk: Talk, line: str, stats: bool) -> None:
     elif command == "/model" and rest:
         talk.model = rest
     elif command == "/model":
-        _note("\n".join(f"{'*' if entry['id'] == talk.model else ' '} {entry['id']}" for entry in talk.models()))
+        note("\n".join(f"{'*' if entry['id'] == talk.model else ' '} {entry['id']}" for entry in talk.models()))
     elif command.startswith("/") and "/" not in command[1:] and command[1:].isalpha():
-        _note(f"there is no command {command}\n{COMMANDS}")
+        note(f"there is no command {command}\n{COMMANDS}")
     elif line:
         with contextlib.closing(talk.ask(line)) as pieces, _interrupts() as interrupted:
             for piece in pieces:
@@ -122,7 +122,7 @@ def _do(talk: Talk, line: str, stats: bool) -> None:
                     raise KeyboardInterrupt
         print(flush=True)
         if stats:
-            _note(f"[{talk.answer.told()}]")
+            note(f"[{talk.answer.told()}]")
 
 
 @contextlib.contextmanager
@@ -131,23 +131,12 @@ def _interrupts() -> Iterator[list[int]]:
     loses that."""
     came: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         came.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         yield came
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _edit_lines() -> None:
-    """Arrow keys and a history, where this Python has them."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  # `input` uses it once it is there
-
-
-def _note(text: Any) -> None:
-    """A line about the program itself: on standard error, never among the answers."""
-    print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,8 @@
-"""Plain output: aligned tables and JSON."""
+"""Plain output: aligned tables, JSON, and lines about the program itself; and what a person at a terminal types into."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,17 @@ def pairs(values: Sequence[tuple[str, str]], indent: str = "") -> str:
 def shown(text: str) -> str:
     """A model's text for standard output: a terminal, whose cursor control characters could move, or worse, gets none."""
     return text.translate(_CONTROLS) if sys.stdout.isatty() else text
+
+
+def note(text: str) -> None:
+    """A line about the program itself: on standard error, never among the answers."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def edit_lines() -> None:
+    """Give `input` arrow keys and a history, where this Python has them."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  # `input` uses it once it is there
 
 
 def as_json(value: Any) -> str:

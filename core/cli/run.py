@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import EngineError
-from .output import shown
+from .output import edit_lines, note, shown
 from .plugin_options import PLUGIN_OPTION_HELP, parse_plugin_options
 from .quantization import QUANTIZATION_HELP, parse_quantization
 
@@ -46,6 +46,7 @@ def run(
 ) -> None:
     """Ask a model a question, with pictures if you like; without a question, chat with it."""
     from .. import LLM
+    from ..kernels.compiling import tell_of_compiling
     from ..plugins import parse_pins
 
     options: dict[str, Any] = {
@@ -65,9 +66,10 @@ def run(
         )
         if not as_json:
             plan = llm.plan
-            talk.note(
+            note(
                 f"{plan.architecture} by {plan.plugin}, {plan.dtype} on {plan.device}, {time.monotonic() - start:.1f} s to load"
             )
+            tell_of_compiling(note)
         if example:
             _show_example(talk, llm.engine.checkpoint.folder)
         elif prompt is not None and raw:
@@ -94,10 +96,6 @@ class _Conversation:
     def __init__(self, llm: LLM, params: SamplingParams, system: str | None, *, as_json: bool, stream: bool) -> None:
         self.llm, self.params, self.as_json, self.stream = llm, params, as_json, stream
         self.messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-
-    def note(self, text: str) -> None:
-        """A line about the program itself: on standard error, never among the answers."""
-        print(text, file=sys.stderr, flush=True)
 
     def ask(self, question: str, images: list[Path]) -> None:
         """Ask within the conversation, and remember question and answer."""
@@ -133,7 +131,7 @@ class _Conversation:
         else:
             print("" if self.stream else shown(text), flush=True)
             wait = (first or start) - start
-            self.note(f"[{prompt_tokens} + {tokens} tokens, first after {wait * 1e3:.0f} ms, then {rate:.0f} tokens/s]")
+            note(f"[{prompt_tokens} + {tokens} tokens, first after {wait * 1e3:.0f} ms, then {rate:.0f} tokens/s]")
         return text
 
 
@@ -156,7 +154,8 @@ def _show_example(talk: _Conversation, folder: Path) -> None:
 def _chat(talk: _Conversation, images: list[Path]) -> None:
     """Read questions until the end of input. `/image PATH` adds a picture to the next one, `/clear` starts anew."""
     if sys.stdin.isatty():
-        talk.note("Type a message; /image PATH adds a picture to it, /clear starts anew, Ctrl-D ends.")
+        edit_lines()
+        note("Type a message; /image PATH adds a picture to it, /clear starts anew, Ctrl-D ends.")
     pending = list(images)
     while True:
         try:
@@ -175,4 +174,4 @@ def _chat(talk: _Conversation, images: list[Path]) -> None:
                 talk.ask(line, pending)
                 pending = []
             except EngineError as e:
-                talk.note(f"{e}")
+                note(f"error: {e}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InvalidRequestError
+from .output import note
 from .plugin_options import PLUGIN_OPTION_HELP, parse_plugin_options
 from .quantization import QUANTIZATION_HELP, parse_quantization
 
@@ -45,6 +46,7 @@ def transcribe(
 ) -> int:
     """Turn speech into text. A file that cannot be used is said on standard error; the others are done."""
     from .. import LLM
+    from ..kernels.compiling import tell_of_compiling
     from ..plugins import parse_pins
     from ..transcription.writers import FORMATS
 
@@ -71,6 +73,7 @@ def transcribe(
     if quantization is not None:
         options["quantization"] = parse_quantization(quantization)
     with LLM(model, **options) as llm:
+        tell_of_compiling(note)
         if timestamps is None and FORMATS[format].timed:
             timestamps = _best_timestamps(llm)
         made = llm.transcribe(
@@ -101,7 +104,7 @@ def _best_timestamps(llm: LLM) -> str | None:
 
     if Speech(llm.engine).hooks.supports_segment_timestamp:
         return "segment"
-    print("note: this model gives no time stamps; subtitles are as long as the pieces it hears", file=sys.stderr)
+    note("note: this model gives no time stamps; subtitles are as long as the pieces it hears")
     return None
 
 
@@ -141,7 +144,7 @@ def _write(files: list[Path], names: list[Path | None], made: list[Transcription
     for file, name, transcription in zip(files, names, made):
         if transcription.error is not None:
             failed = True
-            print(f"error: {file}: {transcription.error}", file=sys.stderr)
+            note(f"error: {file}: {transcription.error}")
             continue
         text = write(transcription)
         if name is not None:
@@ -149,12 +152,12 @@ def _write(files: list[Path], names: list[Path | None], made: list[Transcription
                 name.write_text(text, encoding="utf-8")
             except OSError as e:
                 failed = True
-                print(f"error: {name} cannot be written: {e.strerror}", file=sys.stderr)
+                note(f"error: {name} cannot be written: {e.strerror}")
             else:
                 print(name)
             continue
         if len(files) > 1 or write.timed:
-            print(f"{file}:", file=sys.stderr, flush=True)
+            note(f"{file}:")
         sys.stdout.write(text)
         sys.stdout.flush()
     return 1 if failed else 0

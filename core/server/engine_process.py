@@ -63,6 +63,7 @@ def _made(line: Line) -> EngineLoop | EngineError:
 def _loaded(setup: wire.Setup, line: Line) -> Engine:
     """The engine, with the plugins that the parent found and no others."""
     from ..engine import Engine
+    from ..kernels.compiling import tell_of_compiling
     from ..plugins import Catalog
     from ..progress import report_to
 
@@ -77,6 +78,8 @@ def _loaded(setup: wire.Setup, line: Line) -> Engine:
 
     report_to(report)
     try:
-        return Engine(setup.model, setup.options)
+        engine = Engine(setup.model, setup.options)
     finally:
         report_to(None)
+    tell_of_compiling(logger.info)
+    return engine
