@@ -282,12 +282,14 @@ async def test_R085_leaving_at_the_last_token_aborts_nothing(allm: AsyncLLM, mon
     assert aborted == []
 
 
-async def test_abort_by_name_gives_what_there_is(allm: AsyncLLM, llama: LLM) -> None:
+async def test_abort_by_name_gives_what_there_is(allm: AsyncLLM, llama: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(allm, monkeypatch, 3)
     outputs = []
     async for output in allm.generate("hello", LONG, "mine"):
         outputs.append(output)
-        if len(outputs) == 3:
+        if len(output.outputs[0].token_ids) == 3:
             await allm.abort(["mine", "nobody's"])
+            gate.open()
     assert outputs[-1].request_id == "mine"
     assert outputs[-1].outputs[0].finish_reason == "abort"
     ids = list(outputs[-1].outputs[0].token_ids)
@@ -311,12 +313,14 @@ async def test_abort_while_the_prompt_is_processed(allm: AsyncLLM, monkeypatch: 
     assert result(await task) == [("", [], "abort")]
 
 
-async def test_R083_one_name_for_two_requests(allm: AsyncLLM, llama: LLM) -> None:
+async def test_R083_one_name_for_two_requests(allm: AsyncLLM, llama: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(allm, monkeypatch, 5)
     a, b = allm.generate(prompt_ids(1, 9), LONG, "same"), allm.generate(prompt_ids(2, 9), LONG, "same")
     first, second = await anext(a), await anext(b)
     assert first.request_id == "same"
     assert second.request_id.startswith("same-")
     await allm.abort("same")
+    gate.open()
     assert (await last(a)).outputs[0].finish_reason == "abort"
     assert result(await last(b)) == expected(llama, prompt_ids(2, 9), LONG)
     again = await last(allm.generate(prompt_ids(2, 9), SHORT, "same"))
@@ -408,10 +412,10 @@ async def test_R088_the_deadline_passes_while_it_runs(
 
 async def test_R088_the_deadline_passes_in_the_queue(fresh: Any) -> None:
     llm = fresh(max_num_seqs=1)
-    running = llm.generate("hello", LONG)
-    await anext(running)
     with pytest.MonkeyPatch.context() as patch:
-        gate = Gate(llm, patch, 0)
+        gate = Gate(llm, patch, 5)
+        running = llm.generate("hello", LONG)
+        await anext(running)
         with pytest.raises(RequestTimeoutError, match="waited for its turn"):
             await last(llm.generate("hello", SHORT, timeout=0.2))
         gate.open()
@@ -450,8 +454,11 @@ async def test_a_slow_prompt_delays_no_step(allm: AsyncLLM, llama: LLM, monkeypa
 
 @pytest.mark.parametrize("where", ["runner.run", "scheduler.schedule", "_process"])
 @pytest.mark.parametrize("error", [RuntimeError("a fault"), SystemExit(3)], ids=["error", "exit"])
-async def test_R090_an_engine_that_breaks_tells_all_who_wait(fresh: Any, where: str, error: BaseException) -> None:
+async def test_R090_an_engine_that_breaks_tells_all_who_wait(
+    fresh: Any, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
+) -> None:
     llm = fresh(max_num_seqs=2)
+    gate = Gate(llm, monkeypatch, 5)
     streams = [llm.generate(prompt_ids(i, 5), LONG) for i in range(5)]
     await anext(streams[0])
     owner: Any = llm.engine
@@ -463,6 +470,7 @@ async def test_R090_an_engine_that_breaks_tells_all_who_wait(fresh: Any, where: 
         raise error
 
     setattr(owner, name, broken)
+    gate.open()
     found = await asyncio.gather(*(last(s) for s in streams), return_exceptions=True)
     assert [type(e) for e in found] == [EngineDeadError] * 5
     assert len({id(e) for e in found}) == 5
@@ -474,9 +482,10 @@ async def test_R090_an_engine_that_breaks_tells_all_who_wait(fresh: Any, where: 
     await llm.close()
 
 
-async def test_close_lets_requests_finish(fresh: Any, llama: LLM) -> None:
+async def test_close_lets_requests_finish(fresh: Any, llama: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = fresh()
     await llm.check_health()
+    gate = Gate(llm, monkeypatch, 5)
     stream = llm.generate("hello", LONG)
     await anext(stream)
     running = asyncio.create_task(last(stream))
@@ -485,6 +494,7 @@ async def test_close_lets_requests_finish(fresh: Any, llama: LLM) -> None:
         await asyncio.sleep(0)
     with pytest.raises(DrainingError):
         await last(llm.generate("hello", SHORT))
+    gate.open()
     assert result(await running) == expected(llama, "hello", LONG)
     await closing
     assert not llm._thread._thread.is_alive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,9 +54,12 @@ def test_R093_threads_share_an_engine(llama: LLM, run: Callable[..., Result], st
             assert list(pool.map(one, work)) == expected
 
 
-def test_R093_an_engine_that_is_closed_ends_what_other_threads_wait_for(llama_folder: Path) -> None:
+def test_R093_an_engine_that_is_closed_ends_what_other_threads_wait_for(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     llm = LLM(str(llama_folder), dtype="float32")
-    started, failed = threading.Event(), []
+    started, failed, step = threading.Event(), [], llm.engine.step
+    monkeypatch.setattr(llm.engine, "step", lambda: (time.sleep(0.02), step())[1])  # it has much to do yet
 
     def wait() -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -270,7 +269,7 @@ async def test_R089_closing_waits_for_it_between_its_rounds_too(open_async: Open
     task = asyncio.create_task(llm.transcribe(clip(4)))
     await until(lambda: llm._wholes)
     closing = asyncio.create_task(llm.close(drain=None))
-    await asyncio.sleep(0.05)
+    await until(lambda: llm._draining)
     with pytest.raises(DrainingError):
         await llm.transcribe(clip(5))
     allowed.set()
@@ -291,6 +290,7 @@ async def test_what_is_left_when_closing_ends(open_async: OpenAsync) -> None:
 
 async def test_the_loop_turns_while_clips_are_cut_and_read(open_async: OpenAsync) -> None:
     """A plugin that takes its time in a hook keeps nobody else waiting."""
+    reading, turned = threading.Event(), threading.Event()
 
     class Thoughtful(Speech):
         @classmethod
@@ -299,19 +299,12 @@ async def test_the_loop_turns_while_clips_are_cut_and_read(open_async: OpenAsync
 
         @classmethod
         def post_process_output(cls, text: str) -> str:
-            time.sleep(0.3)
+            reading.set()
+            assert turned.wait(PATIENCE)
             return text
 
     llm = open_async(Thoughtful)
-    turns = 0
-
-    async def turn() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0.005)
-            turns += 1
-
-    ticking = asyncio.create_task(turn())
-    await llm.transcribe(clip(1, 3))
-    ticking.cancel()
-    assert turns > 20
+    made = asyncio.create_task(llm.transcribe(clip(1, 3)))
+    await until(reading.is_set)
+    turned.set()
+    assert (await made).text == " ".join(random_words(1, 3))

@@ -27,12 +27,14 @@ from .sounds import tones, written
 RATE = 16_000
 GOOD = written(tones(1.0, RATE), RATE)
 FAULTY = "tests.speech.faulty_child:child"
+STALL = 3.0
+"""Seconds: one that does nothing wrong is not stopped for so long, on however busy a machine."""
 
 
 @pytest.fixture
 def faulty() -> Iterator[AudioDecoders]:
     """Decoders that do what the first bytes of a clip say."""
-    made = AudioDecoders(FAULTY, stall=1.0)
+    made = AudioDecoders(FAULTY, stall=STALL)
     yield made
     made.close()
 
@@ -60,7 +62,7 @@ def test_R043_a_decoder_that_hangs_is_killed(faulty: AudioDecoders) -> None:
     with pytest.raises(MediaDecodeError, match="takes too long to decode") as caught:
         seconds(faulty, b"HANG!!!!")
     assert caught.value.code == "media_decode_failed"
-    assert 1.0 <= time.monotonic() - start < 10
+    assert STALL <= time.monotonic() - start < 10
     assert not child.alive
     with pytest.raises(ProcessLookupError):
         os.kill(child.pid, 0)
@@ -150,13 +152,18 @@ def test_children_end_with_their_parent() -> None:
     )
     made = subprocess.run([sys.executable, "-c", code], input=GOOD, capture_output=True, check=False, timeout=120)
     pid = int(made.stdout)
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    raise AssertionError("it still runs")
+    until = time.monotonic() + 60
+    while is_running(pid):
+        assert time.monotonic() < until, "it still runs"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it is more than a name that nobody has read yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_the_processes_are_started_once() -> None:

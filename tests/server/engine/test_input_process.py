@@ -53,6 +53,8 @@ class Bad(LlavaMultiModalProcessor):
         return super()._call_hf_processor(prompt, mm_data, mm_kwargs, tok_kwargs)
 """
 LLAVA = "LlavaForConditionalGeneration"
+TIMEOUT = 60.0
+"""For a prompt, where nothing hangs."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def bad_opened(llava_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "a_bad_processor.py").write_text(BAD_PROCESSOR)
     sys.path.insert(0, str(folder))
     registry.register(LLAVA, "a_bad_processor:Bad", part="processor", replace=True)
-    client = EngineClient(str(llava_folder), input_timeout=5.0, input_processes=1, **OPTIONS)
+    client = EngineClient(str(llava_folder), input_timeout=TIMEOUT, input_processes=1, **OPTIONS)
     try:
         asyncio.run(client.ready())
         yield client
@@ -75,7 +77,7 @@ def bad_opened(llava_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 async def client(bad_opened: EngineClient) -> AsyncIterator[EngineClient]:
     yield bad_opened
     await until_idle(bad_opened)
-    bad_opened.engine.pool.timeout = 5.0  # type: ignore[union-attr]
+    bad_opened.engine.pool.timeout = TIMEOUT  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,7 @@ async def test_R072_a_processor_that_hangs_is_ended_with_its_process(
     assert caught.value.status == 504
     assert "a_bad_processor.py" in caplog.text, "its stacks"
     assert result(await other) == expected(llava, prompt_ids(3, 9), LONG)
-    client.engine.pool.timeout = 60.0  # type: ignore[union-attr]
+    client.engine.pool.timeout = TIMEOUT  # type: ignore[union-attr]
     assert result(await last(client.generate(with_file(70), SHORT))) == expected(llava, with_file(70), SHORT)
     assert pid_of(client) != pid
     assert client.stats().input_restarts == restarts + 1

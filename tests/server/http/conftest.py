@@ -33,6 +33,8 @@ from core.server.gate import Gate
 from core.server.models import Models
 from core.server.settings import ServerSettings
 
+from ..endless import make_endless
+
 PATIENCE = 120.0
 """Seconds after which a test has failed, on however busy a machine."""
 KEY = "sk-test-2242"
@@ -106,6 +108,14 @@ def _one_thread() -> None:
 def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("llava")
     llava_tiny.llava(0, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def endless_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA with much to say, for who stops it."""
+    folder = tmp_path_factory.mktemp("endless")
+    make_endless(folder)
     return folder
 
 
@@ -234,6 +244,19 @@ def wait_until_idle(http: httpx2.Client) -> None:
     while any((found := gauges(http, *BUSY)).values()):
         assert time.monotonic() < until, found
         time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def held(*pids: int) -> Iterator[None]:
+    """Processes stand still."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def application(**settings: Any) -> Gate:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
 from .conftest import png, wav
+
+SLOW_SECONDS = 60.0
+"""More than anybody waits."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -58,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _slow(self, _: str) -> None:
-        time.sleep(4)
+        self.server.hurry.wait(SLOW_SECONDS)  # type: ignore[attr-defined]
         self._send(png())
 
     def _missing(self, _: str) -> None:
@@ -74,6 +76,7 @@ class MediaHost:
     Attributes:
         port: Where.
         seen: (path, Host header) of every request.
+        hurry: Set: what is slow is not so any more.
     """
 
     def __init__(self) -> None:
@@ -81,6 +84,7 @@ class MediaHost:
         self._server.daemon_threads = True
         self.seen: list[tuple[str, str]] = []
         self._server.seen = self.seen  # type: ignore[attr-defined]
+        self.hurry = self._server.hurry = threading.Event()  # type: ignore[attr-defined]
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -96,5 +100,6 @@ class MediaHost:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.hurry.set()
         self._server.shutdown()
         self._server.server_close()

@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ import pytest
 
 from core import LLM, SamplingParams
 
-from .conftest import KEY, PATIENCE, Served, Start, asking, data_uri, error_of, gauges, png, wait_until_idle, wav
+from .conftest import KEY, PATIENCE, Served, Start, asking, data_uri, error_of, gauges, held, png, wait_until_idle, wav
+from .test_lifecycle import children
 
 CHAT = "/v1/chat/completions"
 LONG = {"model": "tiny", "temperature": 0, "max_tokens": 400, "ignore_eos": True}
@@ -119,25 +121,33 @@ def test_R088_a_deadline_within_a_stream_ends_it_with_an_error(
         assert len(lines) > 3
 
 
-def test_R084_short_requests_do_not_wait_for_long_ones(http: httpx2.Client, client: openai.OpenAI) -> None:
-    """A prompt that fills the context, and short ones beside it: these are done first."""
-    import threading
-
+def test_R084_short_requests_do_not_wait_for_long_ones(
+    served: Served, http: httpx2.Client, client: openai.OpenAI
+) -> None:
+    """Prompts that fill the context, and short ones behind them: these are done first."""
     done: list[str] = []
 
-    def ask(name: str, prompt: list[int], tokens: int) -> None:
-        client.completions.create(
-            model="tiny", prompt=prompt, max_tokens=tokens, temperature=0, extra_body={"ignore_eos": True}
-        )
+    def ask(name: str, prompt: str, tokens: int, n: int) -> None:
+        more = {"ignore_eos": True}
+        client.completions.create(model="tiny", prompt=prompt, max_tokens=tokens, n=n, temperature=0, extra_body=more)
         done.append(name)
 
-    long = [threading.Thread(target=ask, args=("long", [9 + i % 200 for i in range(60)], 400)) for _ in range(2)]
-    short = [threading.Thread(target=ask, args=("short", [9 + i], 4)) for i in range(10)]
-    for thread in [*long, *short]:
-        thread.start()
-    for thread in [*long, *short]:
+    def send(count: int, *request: Any) -> list[threading.Thread]:
+        waiting = gauges(http, "engine_num_requests_processing")["engine_num_requests_processing"]
+        threads = [threading.Thread(target=ask, args=request) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + PATIENCE
+        while gauges(http, "engine_num_requests_processing")["engine_num_requests_processing"] < waiting + count:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        return threads
+
+    with held(*children(served.process.pid)):  # nothing is begun before all have come, the long ones first
+        threads = send(2, "long", "why " * 20, 400, 8) + send(10, "short", "why", 4, 1)
+    for thread in threads:
         thread.join(PATIENCE)
-    assert done[:10] == ["short"] * 10
+    assert done == ["short"] * 10 + ["long"] * 2
 
 
 @pytest.mark.asyncio
@@ -208,14 +218,12 @@ def test_R005_who_is_slow_to_ask_is_let_go(impatient: Served) -> None:
     """Meanwhile others are served."""
     host, _, port = impatient.url.removeprefix("http://").partition(":")
     head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
+    sent = [head[:50]] * 10 + [head] * 10 + [b""]
     with contextlib.ExitStack() as stack, httpx2.Client(base_url=impatient.url, timeout=PATIENCE) as http:
-        waiting = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(21)]
-        for connection in waiting:
-            connection.settimeout(PATIENCE)
-        for connection in waiting[:10]:
-            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Le")
-        for connection in waiting[10:20]:
-            connection.sendall(head)
+        waiting = []
+        for said in sent:
+            waiting.append(stack.enter_context(socket.create_connection((host, int(port)), PATIENCE)))
+            waiting[-1].sendall(said)
         assert http.post(CHAT, json={"model": "tiny", "messages": asking("x"), "max_tokens": 2}).status_code == 200
         answers = [connection.recv(65536) for connection in waiting]
     assert answers[:10] == [b""] * 10
@@ -245,7 +253,7 @@ def test_R087_too_many_are_refused_and_the_others_end(impatient: Served) -> None
     async def flood() -> list[httpx2.Response]:
         limits = httpx2.Limits(max_connections=100)
         async with httpx2.AsyncClient(base_url=impatient.url, timeout=PATIENCE, limits=limits) as many:
-            asked = {**LONG, "max_tokens": 20, "messages": asking("x")}
+            asked = {**LONG, "messages": asking("x")}
             return await asyncio.gather(*(many.post(CHAT, json=asked) for _ in range(40)))
 
     responses = asyncio.run(flood())
