@@ -25,6 +25,7 @@ from .request import Request
 from .scheduler import Scheduled, StepPlan
 from .step import StepBuilder, StepHolder, StepTensors
 from .transfer import send
+from .wanted import OutOfOrder
 
 
 @dataclass
@@ -86,6 +87,7 @@ class Runner:
     ) -> None:
         self.model, self.builder, self.holder, self.encoder = model, builder, holder, encoder
         self.plugin, self.device, self.head = plugin, device, head
+        self.narrows = self._can_narrow()
         self.recorded = RecordedSteps(self._decoded) if recording and self._can_record() else None
         self._takes_mask, self._takes_types = takes_media_mask(model), takes_token_types(model)
 
@@ -108,7 +110,7 @@ class Runner:
             if self.recorded is not None and not every_row and self._only_decodes(step):
                 result.requests, result.logits = step.sampled, self.recorded.logits(step)
                 return result
-            hidden = self._forward(step)
+            hidden = self._narrowed(step) if self.narrows and not every_row else self._forward(step)
             if self.head is not None:
                 self._pool(self.head, step, hidden, result)
                 return result
@@ -125,6 +127,24 @@ class Runner:
         finally:
             self.holder.current = None
         return result
+
+    def _can_narrow(self) -> bool:
+        """Whether the model's last layer may compute fewer rows than the step has."""
+        if self.device.type != "cpu" or self.head is not None:
+            return False
+        from .kernels.narrowing import narrow_after_last_attention  # which needs the step, as this module does
+
+        return narrow_after_last_attention(self.model, self.holder)
+
+    def _narrowed(self, step: StepTensors) -> Tensor:
+        """Hidden states, of which after the last attention those are computed that become logits."""
+        if not step.watched and not any(s.request.params.prompt_logprobs is not None for s in step.order):
+            step.want_few()
+        try:
+            return self._forward(step)
+        except OutOfOrder:  # the model calls its layers in another order than it has them
+            self.narrows, step.wanted = False, None
+            return self._forward(step)
 
     def _can_record(self) -> bool:
         """Whether steps may be run twice over, as it is done once to see that a recording gives the same: a layer that keeps
@@ -225,7 +245,8 @@ def _finite(step: StepTensors, hidden: Tensor) -> tuple[list[Scheduled], Tensor]
     """Of each sequence whether all of its rows are numbers, where some rows have no logits; those with logits show it there."""
     if len(hidden) == len(step.sample_rows):
         return None
-    wrong = (~hidden.sum(dim=-1, dtype=torch.float32).isfinite()).float()
+    seen = hidden if step.wanted is None or step.wanted.queries is None else step.wanted.queries.flatten(1)
+    wrong = (~seen.sum(dim=-1, dtype=torch.float32).isfinite()).float()
     firsts = step.sequences.firsts.long()
     counted = torch.nn.functional.pad(wrong.cumsum(0), (1, 0))
     return step.order, counted[firsts[1:]] == counted[firsts[:-1]]

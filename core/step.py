@@ -24,6 +24,7 @@ from .request import Request
 from .scheduler import Scheduled
 from .sequences import PageTable, StepSequences
 from .transfer import Places, send
+from .wanted import Wanted
 
 Ints = NDArray[np.int64]
 
@@ -102,6 +103,7 @@ class StepTensors:
         sampled: The sequences that get a token, in this order.
         sample_rows: `(sampled,)` rows whose hidden states become logits.
         watched: Whether somebody wants to see how some of the tokens attend over encoder states.
+        wanted: See `want_few`; None: all rows are.
     """
 
     order: list[Scheduled]
@@ -117,6 +119,7 @@ class StepTensors:
     sampled: list[Request]
     sample_rows: Tensor
     watched: bool = False
+    wanted: Wanted | None = None
     _rotary: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @cached_property
@@ -141,6 +144,15 @@ class StepTensors:
         """The sequences as state layers advance them: those of as many tokens together."""
         return state_runs(self.order, self.places.device)
 
+    def want_few(self) -> None:
+        """Say that rows without logits are wanted of no layer, if they are the most."""
+        if 2 * len(self.sample_rows) > len(self.input_ids):
+            return
+        firsts, last = self.sequences.firsts.numpy(), self.sample_rows.numpy()
+        places = np.searchsorted(firsts, last, side="right") - 1
+        slots, lengths = (x.numpy()[places] for x in (self.sequences.slots, self.sequences.lengths))
+        self.wanted = Wanted(self.sample_rows, slots, lengths, len(self.input_ids))
+
     def cos_sin(
         self, rotary: RotaryEmbedding, dtype: torch.dtype, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -164,6 +176,13 @@ class StepHolder:
 
     def __init__(self) -> None:
         self.current: StepTensors | None = None
+
+    def wanted_rows(self, x: Tensor) -> Tensor | None:
+        """Which rows of a step's hidden states `x` are still wanted; None: all, or they are something else."""
+        wanted = None if self.current is None else self.current.wanted
+        if wanted is None or wanted.queries is None or x.ndim != 2 or len(x) != wanted.total:
+            return None
+        return wanted.rows
 
     @property
     def tensors(self) -> StepTensors:

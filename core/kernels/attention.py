@@ -14,6 +14,7 @@ from sdk.layers.rotary import rotate
 
 from ..recording.tape import anew, repeat
 from ..step import AttentionGroup, StepHolder, StepTensors
+from ..wanted import OutOfOrder
 
 if TYPE_CHECKING:
     from .attention_compiled import CompiledAttention
@@ -30,6 +31,9 @@ class PagedAttention:
         keys, values: `(pages, page_size, kv_heads, head_dim)`, this layer's part of the pool.
         step: Where the running step is found.
         compiled: The compiled kernels, where they can be used; plain torch serves otherwise.
+
+    Attributes:
+        is_last: No other attention of the model is called after this one, so it serves only the rows that are wanted.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class PagedAttention:
         compiled: CompiledAttention | None = None,
     ) -> None:
         self.layer, self.keys, self.values, self.step, self.compiled = layer, keys, values, step, compiled
+        self.is_last = False
         self.group = layer.num_heads // layer.num_kv_heads
         self.plain = layer.logit_softcap is None and layer.sinks is None and layer.alibi_slopes is None
 
@@ -55,12 +60,18 @@ class PagedAttention:
         """All of it by the compiled kernels: the rotated q to `turned`, the rest to `out`."""
         assert self.compiled is not None
         step = self.step.tensors
+        _check_order(step)
         self.compiled.rotate_and_write(step, q, k, v, positions, turned)
-        self.compiled.attend(step, turned, out)
+        if self.is_last and step.wanted is not None:
+            self.compiled.attend_wanted(step, step.wanted, turned, out)
+            step.wanted.queries = q
+        else:
+            self.compiled.attend(step, turned, out)
 
     @anew
     def _in_parts(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None) -> Tensor:
         step = self.step.tensors
+        _check_order(step)
         q, k = self._rotate_and_write(step, q, k, v, positions)
         if self.compiled is not None:
             return self.compiled.attend(step, q)
@@ -140,6 +151,11 @@ class PagedAttention:
             scores = torch.cat((scores, sinks), dim=-1)
         weights = scores.softmax(dim=-1)[..., : k.shape[2]].to(v.dtype)
         return weights @ v
+
+
+def _check_order(step: StepTensors) -> None:
+    if step.wanted is not None and step.wanted.queries is not None:
+        raise OutOfOrder
 
 
 class FullAttention:

@@ -14,6 +14,7 @@ from sdk.layers import Attention
 
 from ..sequences import StepSequences
 from ..step import StepTensors
+from ..wanted import Wanted
 from ._attention import Shape, paged_attention
 from ._lanes import DOTS_BF16
 from ._rows import rotary_and_write
@@ -197,5 +198,16 @@ class CompiledAttention:
 
     def attend(self, step: StepTensors, q: Tensor, out: Tensor | None = None) -> Tensor:
         """Attention over what the pages hold: `(tokens, heads, head_dim)` → `(tokens, heads * head_dim)`."""
-        jobs = self.jobs.of(step.sequences, self.layer.num_heads, self.layer.num_kv_heads, self.layer.head_dim)
+        jobs = self.jobs.of(step.sequences, *self._heads)
         return self.kernel(q if self.kernel.reads(q) else q.contiguous(), self.pages, step.pages.numpy(), jobs, out)
+
+    def attend_wanted(self, step: StepTensors, wanted: Wanted, q: Tensor, out: Tensor) -> None:
+        """The same for the wanted rows alone, `q` as `rotate_and_write` left it; other rows of `out` stay as they are."""
+        if len(wanted.rows):
+            counts, firsts = np.ones(len(wanted.rows), np.int64), wanted.rows.numpy().astype(np.int32)
+            jobs = make_jobs(wanted.slots, firsts, counts, wanted.lengths, *self._heads)
+            self.kernel(q, self.pages, step.pages.numpy(), jobs, out)
+
+    @property
+    def _heads(self) -> tuple[int, int, int]:
+        return self.layer.num_heads, self.layer.num_kv_heads, self.layer.head_dim

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from ..step import StepHolder
 from ._lanes import DOTS_BF16
 from ._product import BLOCK, packed_product, packed_row
 from ._product_many import packed_product_many
@@ -25,10 +26,15 @@ _NO_BIAS = torch.full((BLOCK,), -0.0, dtype=torch.bfloat16)
 
 
 class CompiledPackedLinear(PackedLinear):
-    """`x @ W.T + b` with a reordered weight. Shapes: `(..., input) -> (..., output)`."""
+    """`x @ W.T + b` with a reordered weight. Shapes: `(..., input) -> (..., output)`.
+
+    Attributes:
+        step: Where the running step may say that few rows are wanted; None: all are, always.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
+        self.step: StepHolder | None = None
         self.outputs, self.inputs = weight.shape
         self.address = packed_address(weight.contiguous(), self.packed)
         self.work = self.inputs * self.outputs
@@ -43,6 +49,11 @@ class CompiledPackedLinear(PackedLinear):
         rows = len(x) if x.ndim == 2 else x.numel() // self.inputs
         if self.address is None or rows == 0 or x.dtype is not torch.bfloat16:
             return super().__call__(x)
+        wanted = None if self.step is None else self.step.wanted_rows(x)
+        if wanted is not None:
+            made = torch.empty(rows, self.outputs, dtype=torch.bfloat16)
+            made[wanted] = self(x[wanted])
+            return made
         flat = x if x.ndim == 2 else x.reshape(rows, self.inputs)
         if flat.stride(1) != 1:
             flat = flat.contiguous()
