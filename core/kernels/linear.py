@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from sdk.layers.linear import Linear
 
+from .weight_memory import in_huge_pages
+
 ROWS_HINT = 64
 """What oneDNN is told to expect; a weight packed for one number of rows serves all."""
 
@@ -29,7 +31,8 @@ class PackedLinear:
     """`x @ W.T + b` with a reordered weight. Shapes: `(..., input) -> (..., output)`."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_HINT)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_HINT)
+        self.packed, self._memory = in_huge_pages(packed)
         self.bias = bias
         self.product = torch.ops.mkldnn._linear_pointwise.default
 

@@ -19,6 +19,7 @@ from sdk.quantization import Int8
 from ._int8 import BLOCK, HAS_DOTS, one_row, put_scales, quantize_rows
 from .compiled import kind_of
 from .packed_layout import lies_in_blocks
+from .weight_memory import in_huge_pages
 
 BYTE, WHOLE, REAL = np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, np.float32)
 _BITS = {torch.bfloat16: np.empty(0, np.uint16), torch.float32: np.empty(0, np.uint32)}
@@ -50,7 +51,7 @@ class Int8Linear:
         self.scale = scale.reshape(-1).float().contiguous()
         self.bias = layer.bias.data.float() if layer.bias is not None else None
         self.bias_address = self.bias.data_ptr() if self.bias is not None else 0
-        self.packed = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
+        self.packed, self._memory = in_huge_pages(torch.ops.onednn.qlinear_prepack(weight.contiguous(), None))
         self.weight_zero = torch.zeros(self.outputs, dtype=torch.int64)
         self.product = torch.ops.onednn.qlinear_pointwise.default
         self.address = _address(weight, self.packed)
