@@ -20,6 +20,10 @@ from typing import Any
 
 SLOW_IMPORT_SECONDS = 5.0
 HEAVY_MODULES = ("torch", "transformers", "numpy")
+OWN_THREADS = "engine"
+"""How names of the engine's own threads begin: other models are looked for and started meanwhile."""
+TURN_SECONDS = 60.0
+_turn = threading.RLock()
 
 
 class PluginWarning(UserWarning):
@@ -65,6 +69,23 @@ def watch_import(*, environment: bool = True, slow_after: float = SLOW_IMPORT_SE
         environment: Whether variables are put back; not where the block imports torch and the like, which set some.
         slow_after: Seconds after which an import is called slow.
     """
+    with _own_turn():
+        yield from _watched(environment, slow_after)
+
+
+@contextlib.contextmanager
+def _own_turn() -> Iterator[None]:
+    """One import at a time: two that are watched side by side would be taken for one another, and put back each other's
+    standard output. One that hangs holds up no other for ever."""
+    mine = _turn.acquire(timeout=TURN_SECONDS)
+    try:
+        yield
+    finally:
+        if mine:
+            _turn.release()
+
+
+def _watched(environment: bool, slow_after: float) -> Iterator[Watch]:
     watch, before, started = Watch(), _look(), time.perf_counter()
     printed = _Told(sys.stderr)
     try:
@@ -114,7 +135,8 @@ def _restored(before: _State, after: _State, environment: bool) -> Iterator[str]
     yield from _restored_logging(before, after)
     yield from _restored_signals(before, after)
     yield from _restored_torch(before, after)
-    started = [thread.name for thread in threading.enumerate() if thread.ident not in before.threads]
+    new = (thread.name for thread in threading.enumerate() if thread.ident not in before.threads)
+    started = [name for name in new if not name.startswith(OWN_THREADS)]
     if started:
         yield f"started the threads {', '.join(started)} (still running)"
 

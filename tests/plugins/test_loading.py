@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,34 @@ def test_R048_a_thread_that_an_import_starts_is_told(site: FakeSite) -> None:
             Catalog.of(site.folder).resolve("FakeForCausalLM")
     finally:
         sys.modules[f"{package}.plugin"].done.set()
+
+
+def test_R048_imports_of_two_threads_are_watched_one_after_the_other() -> None:
+    """As where a server looks for several models at once: none is taken for another, and standard output is as before."""
+    out, begun, go, done = sys.stdout, threading.Event(), threading.Event(), threading.Event()
+    changes: list[list[str]] = []
+
+    def watched() -> None:
+        with watch_import() as watch:
+            begun.set()
+            assert go.wait(60)
+        changes.append(watch.changes)
+
+    first, second = threading.Thread(target=watched), threading.Thread(target=watched)
+    own = threading.Thread(target=done.wait, name="engine-find")
+    first.start()
+    assert begun.wait(60)
+    begun.clear()
+    own.start()  # the engine's own is nobody's fault
+    second.start()
+    assert not begun.wait(0.2), "two at once"
+    go.set()
+    for thread in (first, second):
+        thread.join(60)
+    done.set()
+    assert len(changes) == 2
+    assert not any("engine-find" in change for told in changes for change in told)
+    assert sys.stdout is out
 
 
 def resolve_in_a_fresh_process(site: FakeSite, architecture: str, prelude: str = "") -> str:
