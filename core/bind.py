@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sdk.layers import Attention, BidirectionalAttention, CrossAttention, Experts, Layer, RotaryEmbedding, StateLayer
 from sdk.layers.linear import Linear
 
+from .cache.memory import zeroed
 from .cache.states import EncoderStates, padded
 from .errors import PluginContractError
 from .kernels.bidirectional import StepBidirectionalAttention
@@ -70,7 +69,7 @@ def allocate_pages(
     """K/V of every attention layer, zeroed: a page that was never written must not hold NaN. Page 0 is for padding."""
 
     def pool(shape: PageShape) -> Tensor:
-        return _zeros((num_pages + 1, page_size, shape.num_kv_heads, shape.head_dim), dtype, device)
+        return zeroed((num_pages + 1, page_size, shape.num_kv_heads, shape.head_dim), dtype, device)
 
     return {path: (pool(s), pool(s)) for path, s in page_shapes(model).items()}
 
@@ -93,7 +92,7 @@ def allocate_states(
     layers = cross_attention_layers(model)
 
     def pool(layer: CrossAttention) -> Tensor:
-        return _zeros((num_states + 1, padded(rows), layer.num_kv_heads, layer.head_dim), dtype, device)
+        return zeroed((num_states + 1, padded(rows), layer.num_kv_heads, layer.head_dim), dtype, device)
 
     return EncoderStates(layers, {path: (pool(a), pool(a)) for path, a in layers.items()}, rows)
 
@@ -116,16 +115,9 @@ def allocate_slots(
 
     def pool(layer: StateLayer) -> dict[str, Tensor]:
         specs = layer.state_specs()
-        return {name: _zeros((count, *spec.shape), spec.dtype or dtype, device) for name, spec in specs.items()}
+        return {name: zeroed((count, *spec.shape), spec.dtype or dtype, device) for name, spec in specs.items()}
 
     return {path: pool(layer) for path, layer in state_layers(model).items()}
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeroed memory that the system hands out as it is written; `torch.zeros` on a CPU would touch all of it now."""
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def bind(
