@@ -1,4 +1,4 @@
-"""Products of bfloat16 weights by a kernel of our own, which reads them as oneDNN packed them, few rows faster than oneDNN."""
+"""Products of bfloat16 weights by kernels of our own, which read them as oneDNN packed them, faster than oneDNN."""
 
 from __future__ import annotations
 
