@@ -130,7 +130,7 @@ async def test_R072_a_model_that_hangs_is_found(
     start: Start, llama: LLM, bad: Register, caplog: pytest.LogCaptureFixture, token: int
 ) -> None:
     bad()
-    with start(engine_restarts=1, watchdog_timeout=20.0) as client:
+    with start(engine_restarts=1) as client:
         await client.ready()
         assert result(await last(client.generate("hello", SHORT))) == expected(llama, "hello", SHORT)
         # What is compiled at first use is so by now, for many sequences, too: no other step takes seconds.
@@ -151,7 +151,7 @@ async def test_R072_a_model_that_hangs_is_found(
 
 
 async def test_R072_an_engine_without_work_does_not_hang(start: Start, llama: LLM) -> None:
-    with start(engine_restarts=0, watchdog_timeout=20.0) as client:
+    with start(engine_restarts=0) as client:
         await client.ready()
         assert (await last(client.generate("hello", SHORT))).finished
         client._thread.watchdog_timeout = 6.0
