@@ -1,7 +1,7 @@
 """The rows of a step that become logits, where they are few: after its last attention a model need compute no others.
 
 A prompt of 2,048 tokens is asked for one row of logits. All of its rows are needed until the last layer's keys and values are
-written; from there on rows do not meet any more, and those that nobody wants may hold anything (`core.kernels.narrowing`).
+written; from there on rows do not meet any more, and those that nobody wants are left out (`core.kernels.narrowing`).
 """
 
 from __future__ import annotations

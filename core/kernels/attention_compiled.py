@@ -202,7 +202,8 @@ class CompiledAttention:
         return self.kernel(q if self.kernel.reads(q) else q.contiguous(), self.pages, step.pages.numpy(), jobs, out)
 
     def attend_wanted(self, step: StepTensors, wanted: Wanted, q: Tensor, out: Tensor) -> None:
-        """The same for the wanted rows alone, `q` as `rotate_and_write` left it; other rows of `out` stay as they are."""
+        """The same for the wanted rows alone, `q` as `rotate_and_write` left it; other rows of `out` become zero."""
+        out.zero_()
         if len(wanted.rows):
             counts, firsts = np.ones(len(wanted.rows), np.int64), wanted.rows.numpy().astype(np.int32)
             jobs = make_jobs(wanted.slots, firsts, counts, wanted.lengths, *self._heads)

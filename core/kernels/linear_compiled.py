@@ -51,7 +51,7 @@ class CompiledPackedLinear(PackedLinear):
             return super().__call__(x)
         wanted = None if self.step is None else self.step.wanted_rows(x)
         if wanted is not None:
-            made = torch.empty(rows, self.outputs, dtype=torch.bfloat16)
+            made = torch.zeros(rows, self.outputs, dtype=torch.bfloat16)
             made[wanted] = self(x[wanted])
             return made
         flat = x if x.ndim == 2 else x.reshape(rows, self.inputs)

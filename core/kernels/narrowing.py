@@ -1,8 +1,8 @@
 """Leave out what nobody wants: after the last attention, rows that do not become logits (`core.wanted`).
 
 The model's own code stays as it is and sees tensors of the shapes that it expects; products and the last attention compute the
-wanted rows, and the others of what they return are memory as it was found. Nothing reads them: rows meet in attention alone.
-Kernels whose rows depend on how many there are do not take part, so that a result is the same bit by bit.
+wanted rows, and the others are zero: rows meet in attention alone, and where a module of a plugin's own looks at all of them it
+finds numbers. Kernels whose rows depend on how many there are do not take part, so that a result is the same bit by bit.
 """
 
 from __future__ import annotations
