@@ -7,7 +7,7 @@ from typing import Any
 from numba import njit, prange
 
 from ._lanes import WIDTH, load_lanes, store_lanes
-from ._tile import COLUMNS, ROWS, row_product, stack_room, tile_product
+from ._tile import COLUMNS, ROWS, stack_room, tile_product
 from .compiled import REAL, at, exact_kernel, load, store
 
 BLOCK = 64
@@ -15,7 +15,7 @@ BLOCK = 64
 _AHEAD = 4096
 _few = [tile_product(rows, COLUMNS, accumulate=False, asks=COLUMNS) for rows in range(1, ROWS + 1)]
 _few_1, _few_2, _few_3, _few_4, _few_5, _few_6 = _few
-_four_blocks, _two_blocks, _one_block = (row_product(streams, ahead=2048) for streams in (4, 2, 1))
+_once = tile_product(1, COLUMNS, accumulate=False, asks=COLUMNS, level=0)
 _many = tile_product(ROWS, COLUMNS, accumulate=False, asks=1, level=2)
 _sums = stack_room(ROWS * BLOCK * 4)
 
@@ -85,20 +85,14 @@ def packed_product(x: int, stride: int, rows: int, weight: int, bias: int, out: 
 
 @exact_kernel
 def packed_row(x: int, weight: int, bias: int, out: int, inputs: int, outputs: int, workers: int, kind: Any) -> None:
-    """The same for one row, which is bound by how fast the weight is read: each worker reads four blocks side by side."""
+    """The same for one row, which is bound by how fast the weight is read: each worker reads its part from end to end, and asks
+    for it in such a way that what the caches hold of everything else stays there."""
     size, blocks = inputs * BLOCK * 2, (outputs + BLOCK - 1) // BLOCK
     for worker in prange(workers):
         sums = _sums()
-        block, end = blocks * worker // workers, blocks * (worker + 1) // workers
-        while block < end:
-            place, some = weight + block * size, 4 if end - block >= 4 else 2 if end - block >= 2 else 1
-            if some == 4:
-                _four_blocks(x, place, size, sums, inputs // 2, kind)
-            elif some == 2:
-                _two_blocks(x, place, size, sums, inputs // 2, kind)
-            else:
-                _one_block(x, place, size, sums, inputs // 2, kind)
+        for block in range(blocks * worker // workers, blocks * (worker + 1) // workers):
+            for column in range(0, BLOCK, COLUMNS * WIDTH):
+                place = weight + block * size + 4 * column
+                _once(x, 0, place, 4 * BLOCK, sums + 4 * column, 0, inputs // 2, 0, place + _AHEAD, 4 * BLOCK, kind)
             start = block * BLOCK
-            count = min(some * BLOCK, outputs - start)
-            _put(sums, bias + 2 * start if bias != 0 else 0, out + 2 * start, count, kind)
-            block += some
+            _put(sums, bias + 2 * start if bias != 0 else 0, out + 2 * start, min(BLOCK, outputs - start), kind)

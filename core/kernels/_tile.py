@@ -49,7 +49,7 @@ def _times(builder: Any, total: Any, a: Any, b: Any, *, paired: bool) -> Any:
 
 
 def _ask_for(builder: Any, address: Any, level: int) -> None:
-    """Begin to bring a cache line, to the first level of caches (3) or the second (2)."""
+    """Begin to bring a cache line, to the first level of caches (3), the second (2), or to be used once and kept nowhere (0)."""
     where = builder.inttoptr(address, ir.IntType(8).as_pointer())
     module = builder.module
     declared = module.globals.get("llvm.prefetch.p0")
@@ -179,56 +179,6 @@ def _store_some(builder: Any, value: Any, address: Any, kept: Any) -> None:
     """Those of 16 halves whose lane is to be kept."""
     place = pointer(builder, address, HALVES)
     call(builder, f"llvm.masked.store.v{WIDTH}i16.p0", ir.VoidType(), value, place, I32(2), kept)
-
-
-def row_product(streams: int, ahead: int) -> Any:
-    """The product of one row with several blocks of a packed weight, read side by side: a core asks the memory for more when it
-    follows several streams.
-
-    In a kernel: `(x, weight, span, made, depth, form)`; addresses, `span` bytes from block to block, `depth` in words; the sums,
-    `(streams, COLUMNS * 16)` float32, go to `made`. In every step the lines `ahead` bytes further are asked for.
-    """
-
-    @intrinsic
-    def product(context: Any, x: Any, weight: Any, span: Any, made: Any, depth: Any, form: Any) -> Any:
-        paired = form.dtype == types.uint16
-        if paired and not DOTS_BF16:
-            return None
-
-        def codegen(ctx: Any, builder: Any, signature: Any, args: Any) -> Any:
-            x, weight, span, made, depth, _ = args
-            starts = [builder.add(weight, builder.mul(span, I64(i))) for i in range(streams)]
-            before, body, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-            builder.branch(body)
-            builder.position_at_end(body)
-            step = builder.phi(I64)
-            step.add_incoming(I64(0), before)
-            sums = [builder.phi(FLOATS) for _ in range(streams * COLUMNS)]
-            for phi in sums:
-                phi.add_incoming(constant(0.0), before)
-            word = builder.load(pointer(builder, builder.add(x, builder.mul(step, I64(4))), I32), align=2)
-            left = splat_value(builder, word)
-            offset = builder.mul(step, I64(4 * WIDTH * COLUMNS))
-            totals = []
-            for i, start in enumerate(starts):
-                line = builder.add(start, offset)
-                for j in range(COLUMNS):
-                    _ask_for(builder, builder.add(line, I64(ahead + 64 * j)), 3)
-                    right = load_vector(builder, builder.add(line, I64(4 * WIDTH * j)), WORDS, 4)
-                    totals.append(_times(builder, sums[i * COLUMNS + j], left, right, paired=paired))
-            following = builder.add(step, I64(1))
-            step.add_incoming(following, builder.block)
-            for phi, total in zip(sums, totals):
-                phi.add_incoming(total, builder.block)
-            builder.cbranch(builder.icmp_signed("<", following, depth), body, after)
-            builder.position_at_end(after)
-            for i, total in enumerate(totals):
-                store_vector(builder, total, builder.add(made, I64(4 * WIDTH * i)), 4)
-            return ctx.get_dummy_value()
-
-        return types.void(*[types.int64] * 5, form), codegen
-
-    return product
 
 
 def _exchange(builder: Any, lines: list[Any], step: int) -> None:

@@ -3,6 +3,7 @@ encoders. The specification is `sdk.layers.attention_reference`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +54,7 @@ class PagedAttention:
         if self.compiled is None or not self.compiled.rotates(q, k, v):
             return self._in_parts(q, k, v, positions)
         turned, out = torch.empty(q.shape, dtype=q.dtype), self.compiled.kernel.empty(q)
-        repeat(self._compiled, q, k, v, positions, turned, out)
+        repeat(self._compiled, q, k, v, positions, turned, out, again=self._recorded)
         return out
 
     def _compiled(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None, turned: Tensor, out: Tensor) -> None:
@@ -67,6 +68,17 @@ class PagedAttention:
             step.wanted.queries = q
         else:
             self.compiled.attend(step, turned, out)
+
+    def _recorded(
+        self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None, turned: Tensor, out: Tensor
+    ) -> Callable[[], None] | None:
+        """The same for later steps over these places; None where a model has positions of its own."""
+        assert self.compiled is not None
+        if positions is not None and positions is not self.step.tensors.positions:
+            return None
+        from .attention_recorded import RecordedAttention
+
+        return RecordedAttention(self.compiled, self.step, q, k, v, turned, out)
 
     @anew
     def _in_parts(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None) -> Tensor:

@@ -91,31 +91,26 @@ class AttentionKernel:
     ) -> Tensor:
         """`(tokens, heads, head_dim) -> (tokens, heads * head_dim)`; `table` `(sequences, pages)` tells which pages are whose."""
         out = self.empty(q) if out is None else out
+        reads, writes, works = self.reads_from(q, pages), self.writes_to(out), self.works_on(jobs)
+        paged_attention(jobs.work, *reads, table, jobs.table, *writes, *works)
+        return out
+
+    # ---- the kernel's arguments, by how long they stay as they are --------------------------------------------------
+
+    def reads_from(self, q: Tensor, pages: PagesOf) -> tuple[Any, ...]:
+        """What is read, up to the page table and the jobs."""
+        return q.data_ptr(), q.stride(0), *pages
+
+    def writes_to(self, out: Tensor) -> tuple[Any, ...]:
+        """What is written, and the layer's shape."""
+        return out.data_ptr(), self._shape
+
+    def works_on(self, jobs: Jobs) -> tuple[Any, ...]:
+        """The memory of these jobs' workers, and the rest."""
         kind, form = self._kinds
         workers = torch.get_num_threads()
         scratch = jobs.scratch(workers, self.head_dim, form.itemsize, wide=form.dtype != kind.dtype)
-        paged_attention(
-            jobs.work,
-            q.data_ptr(),
-            q.stride(0),
-            pages.keys,
-            pages.values,
-            pages.row_stride,
-            pages.page_stride,
-            pages.page_size,
-            table,
-            jobs.table,
-            out.data_ptr(),
-            self._shape,
-            scratch.address,
-            scratch.per_worker,
-            scratch.parts,
-            jobs.block,
-            workers,
-            kind,
-            form,
-        )
-        return out
+        return scratch.address, scratch.per_worker, scratch.parts, jobs.block, workers, kind, form
 
 
 class StepJobs:
@@ -124,6 +119,8 @@ class StepJobs:
     def __init__(self) -> None:
         self._of: StepSequences | None = None
         self._made: dict[tuple[int, int, int], Jobs] = {}
+        self.recorded: dict[tuple[int, ...], Any] = {}
+        """What the running step brings to layers of a recording; see `attention_recorded`."""
 
     def of(self, sequences: StepSequences, heads: int, kv_heads: int, head_dim: int) -> Jobs:
         """The jobs of these sequences."""
@@ -137,6 +134,18 @@ class StepJobs:
         return found
 
 
+class Angles(NamedTuple):
+    """Cosines and sines, and what `rotary_and_write` takes of them: two addresses and half of what is rotated of a head."""
+
+    tensors: tuple[Tensor, Tensor] | None
+    arguments: tuple[int, int, int]
+
+
+def tokens_at(*tensors: Tensor) -> tuple[int, ...]:
+    """The address of each, and how many elements lie from token to token."""
+    return tuple(number for tensor in tensors for number in (tensor.data_ptr(), tensor.stride(0)))
+
+
 class CompiledAttention:
     """Serves one layer; see `PagedAttention`.
 
@@ -148,7 +157,7 @@ class CompiledAttention:
 
     def __init__(self, layer: Attention, keys: Tensor, values: Tensor, jobs: StepJobs) -> None:
         self.layer, self.keys, self.values, self.jobs = layer, keys, values, jobs
-        self.kind, self.float_kind = kind_of(keys.dtype), kind_of(torch.float32)
+        self.sizes = (*self.heads, kind_of(torch.float32), kind_of(keys.dtype))
         self.pages = PagesOf.pool(keys, values)
         self.kernel = AttentionKernel(
             layer.num_heads,
@@ -170,35 +179,23 @@ class CompiledAttention:
         self, step: StepTensors, q: Tensor, k: Tensor, v: Tensor, positions: Tensor | None, turned: Tensor
     ) -> None:
         """Write the rotated k, and v, to their pages, and the rotated q, contiguous, to `turned`."""
-        layer, half, cos, sin = self.layer, 0, None, None
-        if layer.rotary is not None:
-            cos, sin = step.cos_sin(layer.rotary, torch.float32, positions)
-            half = cos.shape[-1]
-        rotary_and_write(
-            q.numel(),
-            q.data_ptr(),
-            q.stride(0),
-            k.data_ptr(),
-            k.stride(0),
-            v.data_ptr(),
-            v.stride(0),
-            cos.data_ptr() if cos is not None else 0,
-            sin.data_ptr() if sin is not None else 0,
-            half,
-            turned.data_ptr(),
-            self.pages.keys,
-            self.pages.values,
-            step.cache_slots.numpy(),
-            layer.num_heads,
-            layer.num_kv_heads,
-            layer.head_dim,
-            self.float_kind,
-            self.kind,
-        )
+        angles, slots = self.angles(step, positions), step.cache_slots.numpy()
+        rotary_and_write(q.numel(), *tokens_at(q, k, v), *angles.arguments, *self.writes_to(turned), slots, *self.sizes)
+
+    def angles(self, step: StepTensors, positions: Tensor | None = None) -> Angles:
+        """Cosines and sines of the step's positions, or of these."""
+        if self.layer.rotary is None:
+            return Angles(None, (0, 0, 0))
+        cos, sin = step.cos_sin(self.layer.rotary, torch.float32, positions)
+        return Angles((cos, sin), (cos.data_ptr(), sin.data_ptr(), cos.shape[-1]))
+
+    def writes_to(self, turned: Tensor) -> tuple[int, int, int]:
+        """Where the rotated q, and k and v, go."""
+        return turned.data_ptr(), self.pages.keys, self.pages.values
 
     def attend(self, step: StepTensors, q: Tensor, out: Tensor | None = None) -> Tensor:
         """Attention over what the pages hold: `(tokens, heads, head_dim)` → `(tokens, heads * head_dim)`."""
-        jobs = self.jobs.of(step.sequences, *self._heads)
+        jobs = self.jobs.of(step.sequences, *self.heads)
         return self.kernel(q if self.kernel.reads(q) else q.contiguous(), self.pages, step.pages.numpy(), jobs, out)
 
     def attend_wanted(self, step: StepTensors, wanted: Wanted, q: Tensor, out: Tensor) -> None:
@@ -206,9 +203,10 @@ class CompiledAttention:
         out.zero_()
         if len(wanted.rows):
             counts, firsts = np.ones(len(wanted.rows), np.int64), wanted.rows.numpy().astype(np.int32)
-            jobs = make_jobs(wanted.slots, firsts, counts, wanted.lengths, *self._heads)
+            jobs = make_jobs(wanted.slots, firsts, counts, wanted.lengths, *self.heads)
             self.kernel(q, self.pages, step.pages.numpy(), jobs, out)
 
     @property
-    def _heads(self) -> tuple[int, int, int]:
+    def heads(self) -> tuple[int, int, int]:
+        """How many, how many of keys, and their size."""
         return self.layer.num_heads, self.layer.num_kv_heads, self.layer.head_dim

@@ -72,11 +72,23 @@ class Kernel:
 
     def __call__(self, work: int, *args: Any) -> None:
         """Run it; `work` is about how many elements it touches."""
-        form = self.serial if work < GRAIN else self.parallel
+        form = self.form(work)
+        form(*args)
         tape = active()
         if tape is not None:
-            tape.note(form, args)
-        form(*args)
+            tape.note(prepared(form, args), args)
+
+    def form(self, work: int) -> Callable[..., None]:
+        """For one thread, or for all."""
+        found: Callable[..., None] = self.serial if work < GRAIN else self.parallel
+        return found
+
+
+def prepared(form: Any, args: tuple[Any, ...]) -> Callable[..., None]:
+    """What one of a kernel's forms runs for arguments of these types, past numba's look at each of them; the form itself, if it
+    was not called with such arguments yet or takes them for others."""
+    found = form.overloads.get(tuple(map(form.typeof_pyval, args)))
+    return form if found is None else found.entry_point
 
 
 def _renamed(function: Callable[..., Any], form: str) -> Callable[..., Any]:

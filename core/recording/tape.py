@@ -113,11 +113,14 @@ class Tape:
                 return tree_unflatten(self._filled(outputs, self._again(func, args, kwargs)), tree_structure(made))
             return made
 
-    def repeat(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
-        """Make a call that depends on more than its tensors and writes to some of them, now and each time."""
+    def repeat(
+        self, call: Callable[..., None], args: tuple[Any, ...], again: Callable[..., Callable[[], None] | None] | None
+    ) -> None:
+        """Make a call that depends on more than its tensors and writes to some of them, now and each time; see `repeat`."""
         with self._paused():
             call(*args)
-            self.note(self._again(call, args, {}), ())
+            made = again(*args) if again is not None else None
+            self.note(made or self._again(call, args, {}), ())
 
     def anew(self, kernel: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Call what depends on more than its tensors, now and each time."""
@@ -153,13 +156,21 @@ def active() -> Tape | None:
     return _active.tape
 
 
-def repeat(call: Callable[..., None], *args: Any) -> None:
-    """Make a call that depends on more than its tensors, such as on the running step, and writes to some of them."""
+def repeat(
+    call: Callable[..., None], *args: Any, again: Callable[..., Callable[[], None] | None] | None = None
+) -> None:
+    """Make a call that depends on more than its tensors, such as on the running step, and writes to some of them.
+
+    Args:
+        call: Called now, and each time.
+        args: Its arguments.
+        again: Takes the same, and makes what is called in later steps instead, if it can; it must hold none of the tensors.
+    """
     tape = _active.tape
     if tape is None:
         call(*args)
     else:
-        tape.repeat(call, args)
+        tape.repeat(call, args, again)
 
 
 def anew(kernel: F) -> F:

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numba.core.dispatcher import Dispatcher
 from torch import Tensor, nn
 
 from core import LLM, SamplingParams
+from core.bind import attention_layers
+from core.kernels.attention_recorded import RecordedAttention
 from core.recording.arena import Arena, Full
 from core.recording.steps import RecordedSteps
 from core.recording.tape import Refused, Tape, anew
@@ -173,6 +176,17 @@ def test_recorded_steps_give_the_same(pair: tuple[LLM, LLM]) -> None:
         assert [o.outputs[0].logprobs for o in found] == [o.outputs[0].logprobs for o in expected]
     assert steps_of(recording).refused is None
     assert trusted(recording) == dict.fromkeys((1, 2, 3, 4, 5), True)
+
+
+def test_compiled_kernels_are_called_without_a_look_at_their_arguments(pair: tuple[LLM, LLM]) -> None:
+    pair[0].generate(prompt_ids(0, 5), LONG)
+    layers = len(attention_layers(pair[0].engine.model))
+    found = [recording for recording in steps_of(pair[0])._recordings.values() if recording is not None]
+    assert found
+    for recording in found:
+        calls = [call for call, _ in recording._tape.calls]
+        assert sum(isinstance(call, RecordedAttention) for call in calls) == layers
+        assert not any(isinstance(call, Dispatcher) for call in calls)
 
 
 def test_pictures_prompts_and_draws_among_recorded_steps(llava: LLM, llava_folder: Path) -> None:

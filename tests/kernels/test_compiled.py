@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from core.kernels.compiled import GRAIN, at, kernel, store
+from core.kernels.compiled import GRAIN, at, kernel, prepared, store
 
 
 @kernel
@@ -24,3 +24,16 @@ def test_the_two_forms_of_a_kernel_do_not_meet_in_the_cache() -> None:
         count_up(work, made.ctypes.data, 5, made)
         assert made.tolist() == [0, 1, 2, 3, 4]
     assert count_up.serial.signatures == count_up.parallel.signatures
+
+
+def test_a_form_that_was_called_is_called_directly_from_then_on() -> None:
+    made, form = np.zeros(5, dtype=np.float64), count_up.form(0)
+    args = made.ctypes.data, 5, made
+    assert prepared(form, args) is form
+    count_up(0, *args)
+    direct = prepared(form, args)
+    assert direct is not form
+    made[:] = 9
+    direct(*args)
+    assert made.tolist() == [0, 1, 2, 3, 4]
+    assert prepared(form, (*args[:2], made.astype(np.int8))) is form  # of other types
