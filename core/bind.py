@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from sdk.layers import Attention, BidirectionalAttention, CrossAttention, Experts, Layer, RotaryEmbedding, StateLayer
+from sdk.layers import (
+    Attention,
+    BidirectionalAttention,
+    CrossAttention,
+    Experts,
+    Layer,
+    RotaryEmbedding,
+    StateLayer,
+    VocabParallelEmbedding,
+)
 from sdk.layers.linear import Linear
 
 from .cache.memory import zeroed
 from .cache.states import EncoderStates, padded
 from .errors import PluginContractError
 from .kernels.bidirectional import StepBidirectionalAttention
-from .kernels.choice import kernels_for
+from .kernels.choice import kernels_for, tied_table
 from .kernels.experts import pack_experts
 from .kernels.linear import pack
 from .kernels.state import SlotKernel
-from .process import FreedMemory
+from .process import large_blocks_apart
 from .step import StepHolder
 
 
@@ -120,6 +129,7 @@ def allocate_slots(
     return {path: pool(layer) for path, layer in state_layers(model).items()}
 
 
+@large_blocks_apart()
 def bind(
     model: nn.Module,
     pages: dict[str, tuple[Tensor, Tensor]],
@@ -136,26 +146,33 @@ def bind(
             cross.fill(kernels.cross_attention(cross, *states.memory[path], step, index))
     for path, stateful in state_layers(model).items():
         stateful.fill(SlotKernel(stateful, slots[path], step))
-    owners: dict[int, int] = {}
+    owners: dict[int, list[nn.Module]] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    freed = FreedMemory()
+            owners.setdefault(id(parameter), []).append(module)
     for module in model.modules():
-        held = _own_bytes(module)
         if isinstance(module, Linear) and module.quant_method is None:
-            pack(module, keep_weight=owners[id(module.weight)] > 1)
+            pack(module, keep_weight=len(owners[id(module.weight)]) > 1)
         elif isinstance(module, BidirectionalAttention):
             module.fill(StepBidirectionalAttention(module, kernels, step))
         elif isinstance(module, Layer) and (kernel := kernels.other(module)) is not None:
             module.fill(kernel)
         elif isinstance(module, Experts):
             pack_experts(module)
-        freed.count(held - _own_bytes(module))
+    for embedding, head in _tied(owners.values()):
+        table = tied_table(head.kernel)
+        if table is not None:
+            embedding.fill(table)
+            embedding.weight = head.weight = nn.Parameter(head.weight.new_empty(0), requires_grad=False)
 
 
-def _own_bytes(module: nn.Module) -> int:
-    return sum(parameter.nbytes for parameter in module.parameters(recurse=False))
+def _tied(owners: Iterable[Sequence[nn.Module]]) -> Iterator[tuple[VocabParallelEmbedding, Linear]]:
+    """Embeddings and the heads that have the same weight, where nobody else has it."""
+    for modules in owners:
+        heads = [module for module in modules if isinstance(module, Linear)]
+        tables = [module for module in modules if type(module) is VocabParallelEmbedding]
+        if len(heads) == len(tables) == 1 and len(modules) == 2:
+            yield tables[0], heads[0]
 
 
 def _sample(model: nn.Module) -> Tensor:

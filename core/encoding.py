@@ -18,6 +18,7 @@ from sdk.multimodal.fields import FieldValue, join_items
 from sdk.multimodal.processor import ProcessedItem
 
 from .cache.media import EncoderCache
+from .cache.memory import apart
 from .cache.states import EncoderStates
 from .errors import EngineError, PluginRuntimeError
 from .request import Request
@@ -141,9 +142,11 @@ class MediaEncoder:
             self.states.write(job.request.state, rows)
             job.request.state_len = len(rows)
             return
+        if job.item.embeddings is None:
+            rows = apart(rows)  # held by the request for a while, and by the cache for long
+            if job.item.key:
+                self.cache.put(job.item.key, rows)
         job.request.encoded[job.index] = rows
-        if job.item.key and job.item.embeddings is None:
-            self.cache.put(job.item.key, rows)
 
     def _to_device(self, value: Any, kept: bool = False) -> Any:
         """A value where the model is. What others will be given too (`kept`: it was not put together for this call) goes as a

@@ -44,7 +44,7 @@ from .outputs import Logprob
 from .plan import EnginePlan, announce, make_plan, refusal
 from .pooling.head import PoolingHead
 from .pooling.tasks import pools
-from .process import prepare_process, return_free_memory
+from .process import large_blocks_apart, prepare_process, return_free_memory
 from .profile import measure_step, media_plans
 from .request import Request
 from .runner import Runner, StepResult
@@ -82,7 +82,7 @@ class Engine:
         state_pool = StatePool(planned.count, planned.rows) if planned is not None else None
         self.slots = allocate_slots(self.model, self.plan.max_num_seqs, self.dtype, self.device)
         bind(self.model, self.pages, holder, self.slots, self.states)
-        return_free_memory()  # that of weights which kernels hold in a form of their own now
+        return_free_memory()  # that of small parts of what loading has freed
         builder = self._step_builder(self.plan)
         encoder_cache = EncoderCache(self.config.encoder_cache_bytes)
         plugin = self.plugin.describe()
@@ -271,6 +271,7 @@ class Engine:
 
     # ---- start and end ----------------------------------------------------------------------------------------------
 
+    @large_blocks_apart()
     def _load(self, found: Blueprint) -> EnginePlan:
         """Plan the memory, and read the weights where the plan holds. A GPU's plan is made anew from a profile run."""
         media = media_plans(self.inputs.mm_processor, self.config, found.length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -347,9 +348,20 @@ class InputProcessor:
             except PluginRuntimeError as e:
                 e.plugin = self.plugin.describe()
                 raise
+            prompt = self._held_once(prompt)
         if not prompt.prompt_token_ids or (given == "" and not media):
             raise InvalidRequestError("the prompt is empty", param="prompt")
         return self._checked(prompt)
+
+    def _held_once(self, prompt: ProcessedPrompt) -> ProcessedPrompt:
+        """The items as they are remembered: a request needs no tensors of its own beside those."""
+
+        def held(item: ProcessedItem) -> ProcessedItem:
+            known = self.memory.peek(item.key) if item.embeddings is None else None
+            return item if known is None else replace(item, kwargs=known)
+
+        encoder_item = None if prompt.encoder_item is None else held(prompt.encoder_item)
+        return replace(prompt, items=tuple(map(held, prompt.items)), encoder_item=encoder_item)
 
     def _checked(self, prompt: ProcessedPrompt) -> ProcessedPrompt:
         """Refuse what would break a step, whatever made it."""

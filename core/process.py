@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 
-TOLERATED = 64 * 2**20
-"""Bytes freed while a model is loaded before the C library is asked to give them back to the system."""
+KEPT_BLOCK = 32 * 2**20
+"""Blocks of a step up to this size are kept when they are freed; glibc allows no more."""
+KEPT_BYTES = 512 * 2**20
+"""Of freed memory that are kept."""
+LOADED_BLOCK = 128 * 2**10
+"""Blocks of this size or more are kept by nobody while a model is loaded."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -20,25 +26,27 @@ def prepare_process() -> None:
       (an activation over 2,048 tokens took five times as long, see docs/performance.md).
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
+    _set(_M_MMAP_THRESHOLD, KEPT_BLOCK)
+    _set(_M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+@contextlib.contextmanager
+def large_blocks_apart() -> Iterator[None]:
+    """Have every weight lie in memory of its own, for loading: the form of it that packing frees goes back to the system at once,
+    and leaves no hole among what stays, which would fill up with what steps compute and never be given back."""
+    _set(_M_MMAP_THRESHOLD, LOADED_BLOCK)
+    try:
+        yield
+    finally:
+        _set(_M_MMAP_THRESHOLD, KEPT_BLOCK)
+
+
+def _set(parameter: int, value: int) -> None:
+    """Set a parameter of glibc's malloc, unless the user has said what blocks are to be kept."""
     if sys.platform == "linux" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
-            mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
-            mallopt(_M_TRIM_THRESHOLD, 512 * 2**20)
-
-
-class FreedMemory:
-    """Has freed memory given back whenever it is much: blocks of other sizes find no room in what was freed."""
-
-    def __init__(self) -> None:
-        self._bytes = 0
-
-    def count(self, freed: int) -> None:
-        """So many bytes were freed."""
-        self._bytes += freed
-        if self._bytes > TOLERATED:
-            self._bytes = 0
-            return_free_memory()
+            mallopt(parameter, value)
 
 
 def return_free_memory() -> None:

@@ -16,10 +16,13 @@ class ByteLRU(Generic[Value]):
     Args:
         max_bytes: The bound; 0 keeps nothing.
         size_of: A value's size in bytes.
+        keep: Makes of a value what is kept of it; None: itself.
     """
 
-    def __init__(self, max_bytes: int, size_of: Callable[[Value], int]) -> None:
-        self.max_bytes, self._size_of = max_bytes, size_of
+    def __init__(
+        self, max_bytes: int, size_of: Callable[[Value], int], keep: Callable[[Value], Value] | None = None
+    ) -> None:
+        self.max_bytes, self._size_of, self._keep = max_bytes, size_of, keep
         self._values: OrderedDict[bytes, tuple[Value, int]] = OrderedDict()
         self._lock = threading.Lock()
         self.num_bytes = self.hits = self.misses = 0
@@ -41,11 +44,19 @@ class ByteLRU(Generic[Value]):
             self._values.move_to_end(key)
             return found[0]
 
+    def peek(self, key: bytes) -> Value | None:
+        """The value of a key, for whoever has just put it there: it counts as neither used nor missed."""
+        with self._lock:
+            found = self._values.get(key)
+        return None if found is None else found[0]
+
     def put(self, key: bytes, value: Value) -> None:
         """Keep a value, at the cost of those used longest ago; one that is larger than the bound is not kept."""
         size = self._size_of(value)
         if size > self.max_bytes:
             return
+        if self._keep is not None:
+            value = self._keep(value)
         with self._lock:
             if key in self._values:
                 self.num_bytes -= self._values.pop(key)[1]

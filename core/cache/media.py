@@ -10,10 +10,13 @@ from sdk.multimodal.fields import FieldValue, ItemKwargs
 
 from ..media.keys import item_key
 from .lru import ByteLRU
+from .memory import apart
 
 
 class EncoderCache(ByteLRU[Tensor]):
     """Item key → `(rows, hidden)` embeddings, so that a picture that is asked about again is not encoded again.
+
+    They are to lie in memory of their own, see `apart`.
 
     Args:
         max_bytes: Most that is kept for items which no running sequence needs; 0: nothing.
@@ -21,9 +24,6 @@ class EncoderCache(ByteLRU[Tensor]):
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes, lambda rows: rows.nbytes)
-
-    def put(self, key: bytes, value: Tensor) -> None:
-        super().put(key, _own(value))
 
 
 class ProcessingCache(ByteLRU[ItemKwargs]):
@@ -35,22 +35,16 @@ class ProcessingCache(ByteLRU[ItemKwargs]):
     """
 
     def __init__(self, max_bytes: int, scope: str) -> None:
-        super().__init__(max_bytes, lambda kwargs: sum(_nbytes(f.value) for f in kwargs.values()))
+        super().__init__(max_bytes, lambda kwargs: sum(_nbytes(f.value) for f in kwargs.values()), _apart)
         self.scope = scope
 
     def key(self, modality: str, value: Any, arguments: Any) -> bytes:
         """See `sdk.multimodal.processor.ItemMemory`."""
         return item_key(self.scope, modality, value, arguments)
 
-    def put(self, key: bytes, value: ItemKwargs) -> None:
-        super().put(key, {name: FieldValue(_own(f.value), f.field) for name, f in value.items()})
 
-
-def _own(value: Any) -> Any:
-    """A tensor in memory of its own: a view would keep the whole batch it was cut from."""
-    if isinstance(value, Tensor) and value.untyped_storage().nbytes() > value.nbytes:
-        return value.clone()
-    return value
+def _apart(kwargs: ItemKwargs) -> ItemKwargs:
+    return {n: FieldValue(apart(f.value), f.field) if isinstance(f.value, Tensor) else f for n, f in kwargs.items()}
 
 
 def _nbytes(value: Any) -> int:

@@ -192,6 +192,15 @@ def packed_linear(weight: Tensor, bias: Tensor | None) -> PackedLinear:
     return PackedLinear(weight, bias)
 
 
+def tied_table(head: Kernel | None) -> Kernel | None:
+    """What reads the rows of an embedding from the packed weight of its head; None: it needs the plain one."""
+    if isinstance(head, PackedLinear) and "numba" in sys.modules:
+        from .tied import packed_table
+
+        return packed_table(head)
+    return None
+
+
 def prepare_thread() -> None:
     """Have compiled kernels that are called from this thread use as many threads as torch does: numba remembers it by thread."""
     if "numba" in sys.modules:

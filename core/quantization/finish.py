@@ -7,7 +7,6 @@ from torch import nn
 
 from sdk.layers.linear import Linear
 
-from ..process import FreedMemory
 from .attach import Quantized, call
 
 
@@ -21,7 +20,7 @@ class Finisher:
 
     def __init__(self, model: nn.Module, quantized: Quantized | None) -> None:
         self.name = quantized.name if quantized is not None else ""
-        self.model, self._freed = model, FreedMemory()
+        self.model = model
         self._waiting: dict[str, set[str]] = {}
         self.parameters: set[str] = set()
         """Names of all parameters of the layers that are done, also of those that processing made."""
@@ -54,6 +53,5 @@ class Finisher:
         after = dict(layer.named_parameters(recurse=False))
         for parameter in before.values():
             if not any(parameter is kept for kept in after.values()):
-                self._freed.count(parameter.nbytes)
                 parameter.data = parameter.data.new_empty(0)  # the loader still holds it
         self.parameters |= {f"{path}.{name}" for name in {*before, *after}}

@@ -78,10 +78,13 @@ class WhisperEncoder(Encoder):
         x = F.gelu(self.conv1(input_features.to(self.conv1.weight.dtype)))
         # The sum would lie as the convolution's result does, and with it every later one.
         x = F.gelu(self.conv2(x)).transpose(1, 2).contiguous()
-        states = [x + self.embed_positions.weight]
-        for layer in self.layers[: max(wanted, default=0)]:
-            states.append(layer(states[-1]))
-        return self.layer_norm(states[-1]) if layers is None else [states[i] for i in wanted]
+        x = x + self.embed_positions.weight
+        states = {0: x} if 0 in wanted else {}
+        for i in range(1, max(wanted, default=0) + 1):
+            x = self.layers[i - 1](x)
+            if i in wanted:
+                states[i] = x
+        return self.layer_norm(x) if layers is None else [states[i] for i in wanted]
 
     def _index(self, layer: int) -> int:
         count = len(self.layers)
