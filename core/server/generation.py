@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import EngineError
-from ..outputs import CompletionOutput, RequestOutput
+from ..outputs import CompletionOutput, Logprob, RequestOutput
 from .json_reply import as_json
 from .models import ServedModel
 from .sending import LargeReply
@@ -84,17 +84,30 @@ async def in_pieces(outputs: Outputs) -> Outputs:
     """Outputs of what is new, of which none brings log-probabilities of more than `EVENT_TOKENS` tokens.
 
     What has piled up while a client did not read reaches it as the events that it would have been, more or less. Each is little
-    work, between which the loop turns; and many clients do not read an event of some megabytes: they bound its line.
+    work, between which the loop turns; and many clients do not read an event of some megabytes: they bound its line. What a
+    long prompt has brought is freed in a thread.
     """
-    async with contextlib.aclosing(outputs):
-        async for output in outputs:
-            if all(len(c.logprobs or ()) <= EVENT_TOKENS for c in output.outputs):
-                yield output
-                continue
-            pieces = deque(piece for c in output.outputs for piece in _cut(c))
-            output.outputs = []  # a piece is freed once it was sent, and not all of them at the end
-            while pieces:
-                yield replace(output, outputs=[pieces.popleft()], finished=output.finished and not pieces)
+    output: RequestOutput | None = None
+    try:
+        async with contextlib.aclosing(outputs):
+            async for output in outputs:
+                if all(len(c.logprobs or ()) <= EVENT_TOKENS for c in output.outputs):
+                    yield output
+                    continue
+                pieces = deque(piece for c in output.outputs for piece in _cut(c))
+                output.outputs = []  # a piece is freed once it was sent, and not all of them at the end
+                while pieces:
+                    yield replace(output, outputs=[pieces.popleft()], finished=output.finished and not pieces)
+    finally:
+        if output is not None and output.prompt_logprobs is not None:
+            await asyncio.to_thread(_empty, output.prompt_logprobs)
+
+
+def _empty(found: list[dict[int, Logprob] | None]) -> None:
+    """Free what is known of each token, one after the other: nobody waits for all of it at once."""
+    for at in found:
+        if at is not None:
+            at.clear()
 
 
 def _cut(c: CompletionOutput) -> Iterator[CompletionOutput]:

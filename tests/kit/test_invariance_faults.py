@@ -48,10 +48,9 @@ class RemembersTheStart(LlamaForCausalLM):
     """Keeps something of the last sequence that began outside the pages."""
 
     def forward(self, input_ids: Any, positions: Tensor, *rest: Any, **named: Any) -> Tensor:
-        hidden = super().forward(input_ids, positions, *rest, **named)
         if positions[0] == 0:
-            self.start = hidden[0]
-        return hidden + self.start
+            self.start = self.model.embed_tokens(input_ids[:1])
+        return super().forward(input_ids, positions, *rest, **named) + self.start
 
 
 class CentresPictures(LlavaForConditionalGeneration):

@@ -57,6 +57,23 @@ async def test_what_has_no_logprobs_stays_as_it_is() -> None:
     assert [len(part.token_ids) for part in piece.outputs] == [1000, 1000]
 
 
+@pytest.mark.parametrize("ends", [True, False])
+async def test_what_a_prompt_has_brought_is_freed_when_the_stream_ends_or_is_left(ends: bool) -> None:
+    found: list[dict[int, Logprob] | None] = [None, {1: Logprob(-1.0, 1, "a")}, {2: Logprob(-2.0, 1, "b")}]
+
+    async def outputs() -> AsyncGenerator[RequestOutput, None]:
+        for count in (1, 2):
+            yield RequestOutput("x", None, [1, 1, 2], [completion(0, count)], count == 2, prompt_logprobs=found)
+
+    stream = in_pieces(outputs())
+    assert (await anext(stream)).prompt_logprobs == [None, {1: Logprob(-1.0, 1, "a")}, {2: Logprob(-2.0, 1, "b")}]
+    if ends:
+        assert [piece.finished async for piece in stream] == [True]
+    else:
+        await stream.aclose()
+    assert found == [None, {}, {}]
+
+
 @pytest.mark.parametrize("size", [2, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 5])
 async def test_a_large_reply_goes_a_piece_at_a_time(size: int) -> None:
     messages: list[dict[str, Any]] = []
