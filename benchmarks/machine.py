@@ -31,8 +31,8 @@ def _sum(words: NDArray[np.int64], parts: int) -> int:
     total, size = 0, len(words) // parts
     for part in numba.prange(parts):
         own = 0
-        for i in range(part * size, (part + 1) * size):
-            own += words[i]
+        for word in words[part * size : (part + 1) * size]:
+            own += word
         total += own
     return total
 
