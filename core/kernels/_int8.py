@@ -15,29 +15,26 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._tile import stack_room
+from ._tile import ask_for, stack_room
 from .compiled import _bits_to_float, at, exact_kernel, load, store
 
 BLOCK = 64
 """Outputs that a packed weight holds side by side: `(output / 64, input / 4, 64, 4)`."""
 HAS_DOTS = numba.config.CPU_NAME is None and bool(llvm.get_host_cpu_features().get("avx512vnni"))
 """Whether this machine multiplies four bytes and adds them up in a step, sixteen times side by side."""
+_AHEAD = 4096
 _DOT = "llvm.x86.avx512.vpdpbusd.512"
 _SMALLEST = 0x0D800000
 """2 to the power of -100, as bits: a row that is nowhere larger counts as zero."""
 
 
-def _dots(blocks: int, rows: int) -> Any:
-    """Make a function for kernels: the products of quantized rows and blocks of a packed weight, as int32 `(rows, blocks, 64)`.
-
-    Several blocks side by side, because one by itself does not ask the memory for enough at a time: four are read at 22 GB/s by a
-    thread that reads one at 16.
-    """
+def _dots(rows: int) -> Any:
+    """Make a function for kernels: the products of quantized rows and a block of a packed weight, as int32 `(rows, 64)`."""
 
     @intrinsic
-    def dots(context: Any, weight: Any, span: Any, first: Any, second: Any, groups: Any, sums: Any) -> Any:
+    def dots(context: Any, weight: Any, first: Any, second: Any, groups: Any, sums: Any) -> Any:
         def codegen(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
-            weight, span, first, second, groups, sums = args
+            weight, first, second, groups, sums = args
             word, vector = ir.IntType(32), ir.VectorType(ir.IntType(32), 16)
             dot = builder.module.globals.get(_DOT) or ir.Function(
                 builder.module, ir.FunctionType(vector, [vector] * 3), _DOT
@@ -46,9 +43,8 @@ def _dots(blocks: int, rows: int) -> Any:
             def address(base: Any, offset: Any, kind: Any) -> Any:
                 return builder.inttoptr(builder.add(base, offset), kind.as_pointer())
 
-            starts = [builder.add(weight, builder.mul(span, span.type(block))) for block in range(blocks)]
             totals = [
-                [cgutils.alloca_once_value(builder, ir.Constant(vector, [0] * 16)) for _ in range(4 * blocks)]
+                [cgutils.alloca_once_value(builder, ir.Constant(vector, [0] * 16)) for _ in range(4)]
                 for _ in range(rows)
             ]
             with cgutils.for_range(builder, groups) as loop:
@@ -57,9 +53,10 @@ def _dots(blocks: int, rows: int) -> Any:
                     four = builder.load(address(row, builder.shl(loop.index, row.type(2)), word))
                     one = builder.insert_element(ir.Constant(vector, ir.Undefined), four, word(0))
                     spread.append(builder.shuffle_vector(one, one, ir.Constant(vector, [0] * 16)))
-                for place in range(4 * blocks):
-                    start = builder.add(starts[place // 4], builder.shl(loop.index, span.type(8)))
-                    read = builder.load(address(start, span.type(64 * (place % 4)), vector), align=64)
+                line = builder.add(weight, builder.shl(loop.index, weight.type(8)))
+                for place in range(4):
+                    ask_for(builder, builder.add(line, weight.type(_AHEAD + 64 * place)), 0)
+                    read = builder.load(address(line, weight.type(64 * place), vector), align=64)
                     for row in range(rows):
                         total = totals[row][place]
                         builder.store(builder.call(dot, [builder.load(total), spread[row], read]), total)
@@ -67,15 +64,14 @@ def _dots(blocks: int, rows: int) -> Any:
                 builder.store(builder.load(total), address(sums, sums.type(64 * i), vector), align=4)
             return ctx.get_dummy_value()
 
-        return types.none(*[types.int64] * 6), codegen
+        return types.none(*[types.int64] * 5), codegen
 
     return dots
 
 
-_four_blocks, _one_block = _dots(4, 1), _dots(1, 1)
-_two_blocks_split, _one_block_split = _dots(2, 2), _dots(1, 2)
-_sums = stack_room(4 * 4 * BLOCK)
-"""For the sums of four blocks, or of two of a row in two halves, int32."""
+_whole_row, _split_row = _dots(1), _dots(2)
+_sums = stack_room(2 * 4 * BLOCK)
+"""For the sums of a block, or of a row in two halves, int32."""
 
 
 @numba.njit(inline="always")
@@ -144,7 +140,7 @@ def put_scales(high: int, low: int, scales: int, bias: int, out: int, rows: int,
 @exact_kernel
 def one_row(x: int, n: int, split: bool, room: int, weight: int, zero: int, weight_scale: int, bias: int, out: int,
             outputs: int, shift: int, kind: Any, word: Any, byte: Any, whole: Any, real: Any) -> None:  # fmt: skip
-    """The product of one row and a packed weight, which is read from memory once.
+    """The product of one row and a packed weight, which is read from memory once, past what the caches hold.
 
     `room`: for the row's bytes, `n`, or twice as many where `split`: then it is quantized to 16 bits. `zero`: what 128 in every
     place of the row adds to each output, int32.
@@ -153,27 +149,17 @@ def one_row(x: int, n: int, split: bool, room: int, weight: int, zero: int, weig
     upper, lower = room, room + n
     scale = _quantize(at(x, kind), 0, n, _largest(at(x, word), 0, n, shift), at(upper, byte), at(lower, byte), split, 0)
     zs, ws, bs, os = at(zero, whole), at(weight_scale, real), at(bias, real), at(out, kind)
-    blocks, wide = outputs // BLOCK, 2 if split else 4
-    together = blocks // wide
-    for part in prange(together + blocks % wide):
-        several = part < together
-        count = BLOCK * wide if several else BLOCK
-        first = BLOCK * (part * wide if several else together * wide + part - together)
-        place, made = weight + first * n, _sums()
-        sums = at(made, whole)
+    for block in prange(outputs // BLOCK):
+        first, made = block * BLOCK, _sums()
+        place, sums = weight + first * n, at(made, whole)
         if split:
-            if several:
-                _two_blocks_split(place, BLOCK * n, upper, lower, n // 4, made)
-            else:
-                _one_block_split(place, 0, upper, lower, n // 4, made)
-        elif several:
-            _four_blocks(place, BLOCK * n, upper, 0, n // 4, made)
+            _split_row(place, upper, lower, n // 4, made)
         else:
-            _one_block(place, 0, upper, 0, n // 4, made)
-        for i in range(count):
+            _whole_row(place, upper, 0, n // 4, made)
+        for i in range(BLOCK):
             value = np.float32(np.int32(sums[i] - zs[first + i])) * ws[first + i]
             if split:
-                rest = np.float32(np.int32(sums[count + i] - zs[first + i])) * ws[first + i]
+                rest = np.float32(np.int32(sums[BLOCK + i] - zs[first + i])) * ws[first + i]
                 value = value * np.float32(256.0) + rest
             value *= scale
             if bias != 0:

@@ -48,7 +48,7 @@ def _times(builder: Any, total: Any, a: Any, b: Any, *, paired: bool) -> Any:
     return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, total, a, b)
 
 
-def _ask_for(builder: Any, address: Any, level: int) -> None:
+def ask_for(builder: Any, address: Any, level: int) -> None:
     """Begin to bring a cache line, to the first level of caches (3), the second (2), or to be used once and kept nowhere (0)."""
     where = builder.inttoptr(address, ir.IntType(8).as_pointer())
     module = builder.module
@@ -83,7 +83,7 @@ def _summed(builder: Any, totals: list[Any], rows: int, a: Any, a_stride: Any, b
     line = builder.add(b, builder.mul(b_stride, step))
     asked = builder.add(ahead.address, builder.mul(ahead.stride, step))
     for j in range(ahead.lines):
-        _ask_for(builder, builder.add(asked, I64(64 * j)), ahead.level)
+        ask_for(builder, builder.add(asked, I64(64 * j)), ahead.level)
     rights = [load_vector(builder, builder.add(line, I64(4 * WIDTH * j)), WORDS, 4) for j in range(columns)]
     at = builder.add(a, builder.mul(step, I64(4)))
     made = []
