@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import mmap
-import sys
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from ..mapping import mapped
 
 APART = 128 * 2**10
 """Bytes of a tensor for which memory of its own is worth its while."""
@@ -18,18 +16,12 @@ APART = 128 * 2**10
 def zeroed(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros that the system hands out as they are written; `torch.zeros` on a CPU would touch all of them now.
 
-    In pages of 4 KiB: a prompt writes a little of every layer's pool, and of huge pages each would be 2 MiB, for which the system
-    has to find memory that is whole. Reading is as fast.
+    In small pages: a prompt writes a little of every layer's pool, and reading is as fast.
     """
     size = math.prod(shape) * dtype.itemsize
     if device.type != "cpu" or size == 0:
         return torch.zeros(shape, dtype=dtype, device=device)
-    if sys.platform != "linux":
-        return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(dtype).view(shape)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel that knows no huge pages
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(shape)
+    return torch.from_numpy(mapped(size, huge=False)).view(dtype).view(shape)
 
 
 def apart(tensor: Tensor) -> Tensor:

@@ -33,17 +33,14 @@ class CompiledPackedLinear(PackedLinear):
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__(weight, bias)
-        self.step: StepHolder | None = None
         self.outputs, self.inputs = weight.shape
-        self.address = packed_address(weight.contiguous(), self.packed)
+        self.filled = _NO_BIAS if bias is None else torch.nn.functional.pad(bias, (0, -self.outputs % BLOCK))
+        super().__init__(weight, None if bias is None else self.filled[: self.outputs])
+        self.step: StepHolder | None = None
+        alike = self.filled.dtype is weight.dtype
+        self.address = packed_address(weight.contiguous(), self.packed) if alike else None
         self.work = self.inputs * self.outputs
-        self.kind, self.bias_address = kind_of(torch.bfloat16), bias.data_ptr() if bias is not None else 0
-        self.filled = _NO_BIAS
-        if bias is not None:
-            if bias.dtype is not weight.dtype:
-                self.address = None
-            self.filled = torch.nn.functional.pad(bias, (0, -self.outputs % BLOCK))
+        self.kind, self.bias_address = kind_of(torch.bfloat16), 0 if bias is None else self.filled.data_ptr()
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = len(x) if x.ndim == 2 else x.numel() // self.inputs

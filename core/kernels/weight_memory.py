@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import mmap
 import threading
 import weakref
 from collections.abc import Callable
@@ -20,6 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ..mapping import mapped
 
 HUGE = 2 * 2**20
 """Bytes of a huge page, and what its address is a multiple of."""
@@ -49,7 +50,7 @@ class HugePages:
         with self._lock:
             chunk = self._chunk()
             if chunk is None or self._used + size > len(chunk):
-                chunk = _mapped(max(size, CHUNK) + HUGE)
+                chunk = mapped(max(size, CHUNK) + HUGE, huge=True)
                 self._chunk, self._used = weakref.ref(chunk), -chunk.ctypes.data % HUGE
             place = chunk[self._used : self._used + size]
             self._used += -(-size // ALIGNMENT) * ALIGNMENT
@@ -57,13 +58,6 @@ class HugePages:
 
 
 _pages = HugePages()
-
-
-def _mapped(size: int) -> NDArray[np.uint8]:
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, dtype=np.uint8)
 
 
 def in_huge_pages(packed: Tensor) -> Placed:
