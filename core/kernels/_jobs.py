@@ -7,11 +7,14 @@ from typing import Any
 import numba
 import numpy as np
 
+from .disk_cache import cached
+
 FIELDS = 10
 """Of a job; see `_attention.paged_attention`."""
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@cached
+@numba.njit(nogil=True, error_model="numpy")
 def divide(slots: Any, firsts: Any, counts: Any, lengths: Any, group: int, kv_heads: int, most: int, few: int, span: int,
            wanted: int, alone: int) -> Any:  # fmt: skip
     """The table of jobs, the longest first; most rows × heads of one, scores of each query head, and parts of divided jobs.

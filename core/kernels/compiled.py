@@ -32,6 +32,8 @@ import numba  # noqa: E402
 from numba import types  # noqa: E402
 from numba.extending import intrinsic, overload  # noqa: E402
 
+from .disk_cache import cached  # noqa: E402
+
 KINDS = {torch.bfloat16: np.uint16, torch.float32: np.float32}
 """dtypes that the kernels read, and as what."""
 REAL, WHOLE, WORD = np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.uint32)
@@ -60,14 +62,13 @@ class Kernel:
     def __init__(self, function: Callable[..., Any], *, reorder: bool) -> None:
         options: dict[str, Any] = {
             "fastmath": FAST if reorder else False,
-            "cache": True,
             "nogil": True,
             "error_model": "numpy",
         }
         # Files of numba's cache bear the function's name and say nothing of options: under one name, the form that was compiled
         # first would serve as both. Nor do they follow changes of what a function calls in other files.
-        self.serial = numba.njit(_renamed(function, "serial"), **options)
-        self.parallel = numba.njit(_renamed(function, "parallel"), parallel=True, **options)
+        self.serial = cached(numba.njit(_renamed(function, "serial"), **options))
+        self.parallel = cached(numba.njit(_renamed(function, "parallel"), parallel=True, **options))
         self.__doc__ = function.__doc__
 
     def __call__(self, work: int, *args: Any) -> None:

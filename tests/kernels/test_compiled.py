@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import numpy as np
+import pytest
 from numba import prange
+from numba.core.caching import FunctionCache
 
 from core.kernels.compiled import GRAIN, at, kernel, prepared, store
 
@@ -37,3 +42,24 @@ def test_a_form_that_was_called_is_called_directly_from_then_on() -> None:
     direct(*args)
     assert made.tolist() == [0, 1, 2, 3, 4]
     assert prepared(form, (*args[:2], made.astype(np.int8))) is form  # of other types
+
+
+def test_one_process_at_a_time_writes_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that did would give the code for one's types and that for the other's the same place."""
+    fcntl = pytest.importorskip("fcntl")
+    cache, free = count_up.serial._cache, []
+
+    def look(*_: Any) -> None:
+        another = os.open(cache.cache_path, os.O_RDONLY)
+        try:
+            fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free.append(True)
+        except BlockingIOError:
+            free.append(False)
+        finally:
+            os.close(another)
+
+    monkeypatch.setattr(FunctionCache, "save_overload", look)
+    cache.save_overload((), None)
+    look()
+    assert free == [False, True]
