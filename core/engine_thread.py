@@ -61,7 +61,7 @@ class Mailbox:
         with self._lock:
             under_way = bool(self._listeners)
             self._listeners.update((id(listener), listener) for listener in listeners)
-        if not under_way:
+        if not under_way or self.loop.is_closed():  # what was under way to a loop that was closed does not come
             self.loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
@@ -69,6 +69,18 @@ class Mailbox:
             listeners, self._listeners = self._listeners, {}
         for listener in listeners.values():
             listener.wake()
+
+
+Mailboxes = dict[asyncio.AbstractEventLoop, Mailbox]
+
+
+def mailbox_of(loop: asyncio.AbstractEventLoop, known: Mailboxes) -> Mailbox:
+    """A loop's mailbox; where it is new, those of loops that have been closed are forgotten."""
+    if loop not in known:
+        for closed in [other for other in known if other.is_closed()]:
+            del known[closed]
+        known[loop] = Mailbox(loop)
+    return known[loop]
 
 
 class EngineThread:
@@ -86,7 +98,7 @@ class EngineThread:
         self._waiting: dict[str, tuple[Listener, int]] = {}
         self._changed: dict[str, Request] = {}
         self._refused: list[Listener] = []
-        self._mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
+        self._mailboxes: Mailboxes = {}
         # A daemon, so that a program that forgets to close ends nevertheless.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -206,7 +218,7 @@ class EngineThread:
         self._changed, self._refused = {}, []
         for loop, listeners in news.items():
             try:
-                self._mailboxes.setdefault(loop, Mailbox(loop)).post(listeners)
+                mailbox_of(loop, self._mailboxes).post(listeners)
             except RuntimeError:  # the loop was closed: nobody will read any of this
                 self._forget(loop)
 

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from ..engine_thread import Listener, Mailbox
+from ..engine_thread import Listener, Mailboxes, mailbox_of
 from ..errors import EngineError
 from ..request import Request, Status
 from . import wire
@@ -29,7 +29,7 @@ class Sequences:
         self._keys: dict[str, int] = {}
         self._next_key = 0
         self._news: dict[int, Listener] = {}
-        self._mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
+        self._mailboxes: Mailboxes = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -129,7 +129,7 @@ class Sequences:
         gone: list[int] = []
         for loop, listeners in by_loop.items():
             try:
-                self._mailboxes.setdefault(loop, Mailbox(loop)).post(listeners)
+                mailbox_of(loop, self._mailboxes).post(listeners)
             except RuntimeError:  # closed
                 del self._mailboxes[loop]
                 gone += [key for key, (listener, _) in self._held.items() if listener.loop is loop]
