@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import shutil
@@ -11,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
+from urllib3.exceptions import HTTPError
 
 from core.demos import find_demo
 
 from ..endless import make_endless
 from ..http.conftest import PATIENCE, Served
+from ..serving import serving
 
 KEY = "sk-page"
 FLAGS = [
@@ -28,6 +32,10 @@ FLAGS = [
     # A microphone that beeps, and nobody to be asked for leave.
     "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 ]  # fmt: skip
+
+
+BROKEN = (WebDriverException, HTTPError, OSError)
+"""What comes of a browser that has crashed or does not answer."""
 
 
 class Page:
@@ -46,7 +54,18 @@ class Page:
 
     def until(self, true: Callable[[], Any], what: str) -> Any:
         """Wait for something."""
-        return WebDriverWait(self.driver, PATIENCE, 0.05).until(lambda _: true(), what)
+        waiting = WebDriverWait(self.driver, PATIENCE, 0.05, ignored_exceptions=[StaleElementReferenceException])
+        return waiting.until(lambda _: true(), what)
+
+    def runs(self, script: str) -> Any:
+        """What a script says."""
+        return self.driver.execute_script(script)
+
+    def click(self, selector: str) -> None:
+        """Click on the first element of a selector, once no picture that still loads can move it."""
+        element = self.one(selector)
+        self.until(lambda: self.runs("return [...document.images].every((i) => i.complete)"), "a picture without end")
+        element.click()
 
     def text_of(self, selector: str) -> str:
         """The text of the last such element, as it stands in the document."""
@@ -67,9 +86,15 @@ class Page:
 
     def limit(self, tokens: int) -> None:
         """Set how long answers may be."""
-        self.one("#settings summary").click()
+        self.click("#settings summary")
         self.one("#max-tokens").send_keys(str(tokens))
-        self.one("#settings summary").click()
+        self.click("#settings summary")
+
+    def write_down(self) -> None:
+        """Have the clip written down, once the page knows its length, without which nobody can say how fast that was."""
+        self.until(lambda: self.runs("return document.getElementById('player').duration > 0"), "a clip without length")
+        self.click("#write")
+        self.until(lambda: "times as fast" in self.one("#speech-speed").text, "no end")
 
     def drop(self, file: Path, mime: str) -> None:
         """Drop a file onto the page."""
@@ -83,20 +108,62 @@ class Page:
         )  # fmt: skip
 
 
+class Browser:
+    """Chromium, opened when it is wanted, and anew where a test has brought it down.
+
+    Args:
+        binary, control: Its program, and the one that drives it.
+        folder: Makes a folder for what it keeps.
+    """
+
+    def __init__(self, binary: str, control: str, folder: Callable[[], Path]) -> None:
+        self._binary, self._control, self._folder = binary, control, folder
+        self._driver: Chrome | None = None
+
+    def driver(self) -> Chrome:
+        """One that does what it is told."""
+        try:
+            if self._driver is not None:
+                self._driver.execute_script("return 0")
+        except BROKEN:
+            self.close()
+        if self._driver is None:
+            self._driver = self._opened()
+        return self._driver
+
+    def close(self) -> None:
+        """End it, or what is left of it."""
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            with contextlib.suppress(*BROKEN):
+                driver.quit()
+
+    def _opened(self) -> Chrome:
+        options = ChromeOptions()
+        options.binary_location = self._binary
+        for flag in (*FLAGS, f"--user-data-dir={self._folder()}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        # Whatever proxy the machine has is not for addresses of the machine itself.
+        service = ChromeService(self._control, env={**os.environ, "NO_PROXY": "*", "no_proxy": "*"})
+        driver = Chrome(options, service)
+        driver.set_script_timeout(PATIENCE)
+        return driver
+
+
 @pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    browser, control = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or control is None:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    binary, control = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or control is None:
         pytest.skip("chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)")
-    options = ChromeOptions()
-    options.binary_location = browser
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # Whatever proxy the machine has is not for addresses of the machine itself.
-    found = Chrome(options, ChromeService(control, env={**os.environ, "NO_PROXY": "*", "no_proxy": "*"}))
+    found = Browser(binary, control, lambda: tmp_path_factory.mktemp("chromium"))
     yield found
-    found.quit()
+    found.close()
+
+
+@pytest.fixture
+def driver(browser: Browser) -> Chrome:
+    return browser.driver()
 
 
 @pytest.fixture(scope="session")
@@ -115,12 +182,8 @@ def eye_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(eye_folder: Path) -> Iterator[Served]:
     names = ["--served-model-name", "eye", "--served-model-name", "ear"]
     options = ["--dtype", "float32", "--kv-cache-bytes", str(64 * 2**20), "--api-key", KEY]
-    found = Served(str(eye_folder), "demo/whisper", *names, *options)
-    try:
-        found.wait_for(r"serves (http\S+)/v1")
+    with serving(str(eye_folder), "demo/whisper", *names, *options) as found:
         yield found
-    finally:
-        found.end()
 
 
 @pytest.fixture
