@@ -15,8 +15,11 @@ from engine_plugin_llava import tiny as llava_tiny
 from PIL import Image
 
 from core import LLM, SamplingParams
+from core.grammar.compiler import GrammarCompiler
 from sdk import registry
 from sdk.testing.reference import load_hf
+
+from .gate import PATIENCE, Shared
 
 GREEDY = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True)
 SHORT = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
@@ -37,6 +40,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _grammars_have_time() -> Iterator[None]:
+    """A grammar that is not compiled in time says that the machine is busy, but where a test gives it less."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(GrammarCompiler.__init__.__kwdefaults__, "seconds", PATIENCE)
+        yield
+
+
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("llama")
@@ -52,24 +63,40 @@ def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def llama(llama_folder: Path) -> Iterator[LLM]:
-    with LLM(str(llama_folder), dtype="float32", block_size=16) as llm:
-        yield llm
+def shared_llama(llama_folder: Path) -> Iterator[Shared[LLM]]:
+    made = Shared(lambda: LLM(str(llama_folder), dtype="float32", block_size=16), LLM.close)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")
-def llava(llava_folder: Path) -> Iterator[LLM]:
-    with LLM(str(llava_folder), dtype="float32", block_size=16) as llm:
-        yield llm
+def shared_llava(llava_folder: Path) -> Iterator[Shared[LLM]]:
+    made = Shared(lambda: LLM(str(llava_folder), dtype="float32", block_size=16), LLM.close)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def llama(shared_llama: Shared[LLM]) -> LLM:
+    return shared_llama.get()
+
+
+@pytest.fixture
+def llava(shared_llava: Shared[LLM]) -> LLM:
+    return shared_llava.get()
 
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After every test, the shared engines have all their pages and no request."""
+    """After every test, the shared engines live, and have all their pages and no request."""
     yield
-    for name in ("llama", "llava"):
+    for name in ("shared_llama", "shared_llava"):
         if name in request.fixturenames:
-            assert_idle(request.getfixturevalue(name))
+            shared: Shared[LLM] = request.getfixturevalue(name)
+            llm = shared.get()
+            with shared.checked():
+                assert llm.engine.dead is None
+                assert_idle(llm)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from core.errors import NumericalError
 from sdk.layers import VocabParallelEmbedding
 
 from .conftest import assert_idle, prompt_ids, tokens
+from .gate import Shared
 
 FEW = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
 
@@ -21,9 +22,9 @@ CROWD = [prompt_ids(i, n) for i, n in enumerate((9, 12, 5, 1))]
 
 
 @pytest.fixture(scope="module")
-def expected(llama: LLM) -> list[list[int]]:
+def expected(shared_llama: Shared[LLM]) -> list[list[int]]:
     """What the crowd says where nothing is wrong."""
-    return [tokens(llama, [prompt], FEW)[0] for prompt in CROWD]
+    return [tokens(shared_llama.get(), [prompt], FEW)[0] for prompt in CROWD]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from core.grammar.cursor import GrammarCursor
 from core.sampling.structured import GrammarSource
 
 from .conftest import prompt_ids, tokens
+from .gate import PATIENCE
 
 SCHEMA = {
     "type": "object",
@@ -174,24 +175,23 @@ HEAVY = GrammarSource(
 )
 
 
-def test_R022_what_takes_too_long_is_killed_and_others_go_on(llama: LLM) -> None:
-    compiler = GrammarCompiler(llama.get_tokenizer(), llama.engine.inputs.vocab_size, [2], seconds=0.02)
+def test_R022_what_takes_too_long_is_killed_and_others_go_on(llama: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = GrammarCompiler(llama.get_tokenizer(), llama.engine.inputs.vocab_size, [2])
     try:
         quick = GrammarSource("regex", "[ab]+")
-        compiler.seconds = 5.0
+        compiler.seconds = PATIENCE
         compiler.compile(quick)  # a child is ready
         compiler.seconds = 0.02
         children = list(compiler._idle)
-        for attempt in range(2):
-            start = time.perf_counter()
+        for _ in range(2):
             with pytest.raises(GrammarError) as caught:
                 compiler.compile(HEAVY)
             assert caught.value.code == "grammar_timeout"
-            # The second time nothing is tried: who repeats it gains nothing.
-            assert time.perf_counter() - start < (2.0 if attempt == 0 else 0.01)
-        assert [c.alive for c in children] == [False]
-        assert compiler._idle == []
-        compiler.seconds = 5.0
+            assert [c.alive for c in children] == [False]
+            assert compiler._idle == []
+            monkeypatch.setattr(compiler, "_make", None)  # nothing is tried again: who repeats it gains nothing
+        monkeypatch.undo()
+        compiler.seconds = PATIENCE
         assert compiler.compile(GrammarSource("regex", "[cd]+")) is not None
     finally:
         compiler.close()
@@ -210,19 +210,21 @@ def test_R022_a_hundred_heavy_grammars_at_once_leave_no_thread_and_no_process_be
 
     try:
         with ThreadPoolExecutor(100) as pool:
-            running = [pool.submit(one, i) for i in range(100)]
-            time.sleep(0)
-            codes = {r.result(60) for r in running}
+            codes = set(pool.map(one, range(100)))
         assert "grammar_timeout" in codes
         assert codes <= {"grammar_timeout", None}
         assert len(compiler._idle) <= 2
         assert compiler._flights == {}
     finally:
         compiler.close()
-    assert threading.active_count() <= threads
+    patience = time.monotonic() + PATIENCE
+    while threading.active_count() > threads:  # a timer that was cancelled ends when it gets to it
+        assert time.monotonic() < patience
+        time.sleep(0.01)
 
 
-def test_R022_a_heavy_grammar_does_not_disturb_who_runs(llama: LLM) -> None:
+def test_R022_a_heavy_grammar_does_not_disturb_who_runs(llama: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama.engine.rules.grammars, "seconds", 1.0)
     params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
     expected = tokens(llama, [prompt_ids(0, 9)], params)
     stream = llama.generate(prompt_ids(0, 9), params, stream=True)
@@ -232,7 +234,7 @@ def test_R022_a_heavy_grammar_does_not_disturb_who_runs(llama: LLM) -> None:
         other = pool.submit(llama.generate, "hello", SamplingParams(structured_outputs=explosive), on_error="return")
         for delta in stream:
             found += delta.outputs[0].token_ids
-        (result,) = other.result(60)
+        (result,) = other.result(PATIENCE)
     assert [found] == expected
     assert result.error is None or isinstance(result.error, GrammarError)
 

@@ -13,6 +13,7 @@ from core import LLM, SamplingParams
 from core.sampler import sample, uniform
 
 from .conftest import GREEDY, picture, prompt_ids, tokens
+from .gate import Shared
 
 NEEDLES: list[Any] = [
     {"prompt_token_ids": prompt_ids(100, 37)},
@@ -27,8 +28,8 @@ OTHERS: list[Any] = [
 
 
 @pytest.fixture(scope="module")
-def alone(llava: LLM) -> list[list[int]]:
-    return [tokens(llava, [needle])[0] for needle in NEEDLES]
+def alone(shared_llava: Shared[LLM]) -> list[list[int]]:
+    return [tokens(shared_llava.get(), [needle])[0] for needle in NEEDLES]
 
 
 def test_in_a_batch_of_thirty_two_others(llava: LLM, alone: list[list[int]]) -> None:

@@ -15,6 +15,7 @@ from core.detokenizer import Detokenizer
 from core.errors import EngineDeadError, InvalidRequestError
 
 from .conftest import GREEDY, SHORT, picture, prompt_ids, tokens
+from .gate import PATIENCE
 
 
 def test_an_output_has_what_vllms_users_expect(llama: LLM) -> None:
@@ -131,22 +132,17 @@ def test_a_stream_that_is_left_frees_its_pages(llama: LLM) -> None:
 
 
 def test_abort_from_another_thread(llama: LLM) -> None:
-    started = threading.Event()
-    ids: list[str] = []
-
-    def stop() -> None:
-        started.wait(30)
-        llama.abort(ids)
-
-    thread = threading.Thread(target=stop)
-    thread.start()
     long = SamplingParams(temperature=0, max_tokens=480, ignore_eos=True)
-    for delta in llama.generate(prompt_ids(0, 9), long, stream=True):
-        ids.append(delta.request_id)
-        started.set()
-        last = delta
-    thread.join()
-    assert last.finished
+    stream = llama.generate(prompt_ids(0, 9), long, stream=True)
+    name = next(stream).request_id
+    thread = threading.Thread(target=llama.abort, args=(name,))
+    thread.start()  # from here on it aborts beside the steps, whenever it gets to it
+    parts = [next(stream)]
+    thread.join(PATIENCE)
+    parts += stream
+    assert parts[-1].finished
+    assert parts[-1].outputs[0].finish_reason == "abort"
+    assert len(parts) <= 2
 
 
 def test_errors_name_the_prompt_and_nothing_is_started(llama: LLM) -> None:

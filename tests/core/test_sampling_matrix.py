@@ -12,6 +12,7 @@ import pytest
 from core import LLM, SamplingParams
 
 from .conftest import picture, prompt_ids
+from .gate import Shared
 
 TEXT: Any = prompt_ids(100, 37)
 PICTURES: Any = {"prompt": "one <image> two <image> three", "multi_modal_data": {"image": [picture(1), picture(2)]}}
@@ -52,14 +53,14 @@ def told(output: Any) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def alone(llava: LLM) -> dict[tuple[str, ...], list[Any]]:
-    return {pair: told(llava.generate(*wish(*pair))[0]) for pair in PAIRS}
+def alone(shared_llava: Shared[LLM]) -> dict[tuple[str, ...], list[Any]]:
+    return {pair: told(shared_llava.get().generate(*wish(*pair))[0]) for pair in PAIRS}
 
 
 @pytest.fixture(scope="module")
-def tight(llava_folder: Path, llava: LLM) -> Iterator[LLM]:
+def tight(llava_folder: Path, shared_llava: Shared[LLM]) -> Iterator[LLM]:
     """Prompts in chunks of 16 tokens at most, and a pool in which sequences lose their pages."""
-    page = llava.plan.bytes_per_token * 8
+    page = shared_llava.get().plan.bytes_per_token * 8
     with LLM(
         str(llava_folder), dtype="float32", block_size=8, kv_cache_bytes=page * 40, max_model_len=320, max_num_batched_tokens=16
     ) as llm:  # fmt: skip

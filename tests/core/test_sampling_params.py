@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -39,22 +39,37 @@ def test_R011_R013_R015_what_is_out_of_range_is_refused_by_name(name: str, value
     assert caught.value.param.startswith(f"sampling_params.{name}")
 
 
+class Unread:
+    """A million entries, which nobody looks at."""
+
+    def __len__(self) -> int:
+        return HUGE
+
+    def __getitem__(self, key: Any) -> Any:
+        raise AssertionError("an entry was looked at")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("the entries were looked at")
+
+
+class UnreadList(Unread, Sequence[Any]):
+    pass
+
+
+class UnreadMapping(Unread, Mapping[Any, Any]):
+    pass
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("stop", ["s"] * HUGE),
-        ("stop_token_ids", [1] * HUGE),
-        ("bad_words", ["w"] * HUGE),
-        ("allowed_token_ids", range(HUGE)),
-        ("logit_bias", dict.fromkeys(range(HUGE), 1.0)),
-        ("logits_processors", [print] * HUGE),
+        *((name, UnreadList()) for name in ("stop", "stop_token_ids", "bad_words", "allowed_token_ids", "logits_processors")),
+        ("logit_bias", UnreadMapping()),
     ],
-)
+)  # fmt: skip
 def test_R011_a_million_entries_are_refused_at_once(name: str, value: Any) -> None:
-    start = time.perf_counter()
     with pytest.raises(InvalidRequestError, match="at most"):
         SamplingParams(**{name: value})
-    assert time.perf_counter() - start < 0.01
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +15,7 @@ from core import LLM, SamplingParams
 from core.errors import EngineDeadError
 
 from .conftest import prompt_ids
+from .gate import PATIENCE
 
 Result = list[tuple[str, list[int], str | None]]
 
@@ -46,7 +47,7 @@ def test_R093_threads_share_an_engine(llama: LLM, run: Callable[..., Result], st
     ready = threading.Barrier(3)
 
     def one(prompts: list[Any]) -> Result:
-        ready.wait(30)
+        ready.wait(PATIENCE)
         return run(llama, prompts, params)
 
     for _ in range(2):
@@ -58,21 +59,37 @@ def test_R093_an_engine_that_is_closed_ends_what_other_threads_wait_for(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = LLM(str(llama_folder), dtype="float32")
-    started, failed, step = threading.Event(), [], llm.engine.step
-    monkeypatch.setattr(llm.engine, "step", lambda: (time.sleep(0.02), step())[1])  # it has much to do yet
+    running, closing, closed, failed = threading.Event(), threading.Event(), threading.Event(), []
+    run, step, number = llm.engine.runner.run, llm.engine.step, itertools.count(1)
+
+    def held_run(*args: Any) -> Any:  # it is closed beside the third step, which it waits for
+        running.set()
+        assert closing.wait(PATIENCE)
+        return run(*args)
+
+    def held_step() -> Any:
+        match next(number):
+            case 3:
+                monkeypatch.setattr(llm.engine.runner, "run", held_run)
+            case 4:
+                assert closed.wait(PATIENCE)
+        return step()
+
+    monkeypatch.setattr(llm.engine, "step", held_step)
 
     def wait() -> None:
         try:
-            for _ in llm.generate(prompt_ids(0, 5), SamplingParams(max_tokens=500, ignore_eos=True), stream=True):
-                started.set()
+            list(llm.generate(prompt_ids(0, 5), SamplingParams(max_tokens=500, ignore_eos=True), stream=True))
         except EngineDeadError as e:
             failed.append(e)
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert started.wait(60)
+    assert running.wait(PATIENCE)
+    closing.set()
     llm.close()
-    thread.join(60)
+    closed.set()
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     (error,) = failed
     assert "closed" in str(error)
@@ -90,4 +107,4 @@ def test_one_threads_abort_leaves_the_others(llama: LLM) -> None:
         llama.abort(first.request_id)
         last = list(mine)[-1]
         assert last.outputs[0].finish_reason == "abort"
-        assert other.result(60) == expected
+        assert other.result(PATIENCE) == expected
