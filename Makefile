@@ -44,7 +44,7 @@ check: $(READY)  ## what CI runs: format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST)
+	$(PYTEST) --hypothesis-profile=ci  # which tries the same examples each time
 
 format: $(READY)
 	$(BIN)/ruff format .
