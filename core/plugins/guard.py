@@ -56,7 +56,7 @@ class _State:
     handlers: tuple[logging.Handler, ...]
     signals: dict[int, Any]
     torch: tuple[Any, Any] | None
-    threads: frozenset[int | None]
+    threads: frozenset[threading.Thread]
     heavy: frozenset[str]
     cuda: bool
 
@@ -113,7 +113,7 @@ def _look() -> _State:
         handlers=tuple(root.handlers),
         signals={number: signal.getsignal(number) for number in signal.valid_signals()},
         torch=_torch_defaults(),
-        threads=frozenset(thread.ident for thread in threading.enumerate()),
+        threads=frozenset(threading.enumerate()),
         heavy=frozenset(name for name in HEAVY_MODULES if name in sys.modules),
         cuda=_cuda_is_initialised(),
     )
@@ -135,7 +135,7 @@ def _restored(before: _State, after: _State, environment: bool) -> Iterator[str]
     yield from _restored_logging(before, after)
     yield from _restored_signals(before, after)
     yield from _restored_torch(before, after)
-    new = (thread.name for thread in threading.enumerate() if thread.ident not in before.threads)
+    new = (thread.name for thread in threading.enumerate() if thread not in before.threads)
     started = [name for name in new if not name.startswith(OWN_THREADS)]
     if started:
         yield f"started the threads {', '.join(started)} (still running)"

@@ -117,7 +117,9 @@ def test_parts_are_imported_at_their_first_use_and_once(site: FakeSite) -> None:
         plugin.load("processor")
 
 
-def test_R048_what_an_import_changes_in_the_process_is_put_back_and_told(site: FakeSite, tmp_path: Path) -> None:
+def test_R048_what_an_import_changes_in_the_process_is_put_back_and_told(
+    site: FakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bad = f"""
     import logging, os, signal
     os.environ["FAKE_ADDED"] = "1"
@@ -130,20 +132,21 @@ def test_R048_what_an_import_changes_in_the_process_is_put_back_and_told(site: F
     print("hello")
     """
     site.install("engine-plugin-messy", "MessyForCausalLM", imports=bad)
-    os.environ["FAKE_REMOVED"] = "kept"
+    monkeypatch.setenv("FAKE_REMOVED", "kept")
     root = logging.getLogger()
     before = (dict(os.environ), os.getcwd(), root.level, list(root.handlers), signal.getsignal(signal.SIGTERM))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         plugin = Catalog.of(site.folder).resolve("MessyForCausalLM")
     after = (dict(os.environ), os.getcwd(), root.level, list(root.handlers), signal.getsignal(signal.SIGTERM))
-    del os.environ["FAKE_REMOVED"]
     assert after == before
     assert root.manager.disable == 0
     told = " ".join(str(warning.message) for warning in caught if warning.category is PluginWarning)
+    changes = [change for change in plugin.warnings if "s to import" not in change]  # which a busy machine takes
     words = ["FAKE_ADDED", "FAKE_REMOVED", "folder", "level", "handlers", "disabled logging", "SIGTERM", "'hello"]
     assert [word for word in words if word not in told] == []
-    assert told.count("engine-plugin-messy 0.1.0") == len(plugin.warnings) == len(words)
+    assert told.count("engine-plugin-messy 0.1.0") == len(plugin.warnings)
+    assert len(changes) == len(words)
 
 
 def test_R048_what_a_failing_import_changed_is_put_back_too(site: FakeSite) -> None:
@@ -201,16 +204,19 @@ def test_R048_imports_of_two_threads_are_watched_one_after_the_other() -> None:
 
     first, second = threading.Thread(target=watched), threading.Thread(target=watched)
     own = threading.Thread(target=done.wait, name="engine-find")
-    first.start()
-    assert begun.wait(60)
-    begun.clear()
-    own.start()  # the engine's own is nobody's fault
-    second.start()
-    assert not begun.wait(0.2), "two at once"
-    go.set()
-    for thread in (first, second):
-        thread.join(60)
-    done.set()
+    try:
+        first.start()
+        assert begun.wait(60)
+        begun.clear()
+        own.start()  # the engine's own is nobody's fault
+        second.start()
+        assert not begun.wait(0.2), "two at once"
+        go.set()
+        for thread in (first, second):
+            thread.join(60)
+    finally:  # or they outlive the test, and the process waits for them
+        go.set()
+        done.set()
     assert len(changes) == 2
     assert not any("engine-find" in change for told in changes for change in told)
     assert sys.stdout is out
