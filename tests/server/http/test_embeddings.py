@@ -50,9 +50,7 @@ def pooling(start: Start, folder: Path, judging_folder: Path) -> Iterator[Served
     names = ["--served-model-name", "bert", "--served-model-name", "judge"]
     options = ["--dtype", "float32", "--max-queued-requests", "8"]
     with start(str(folder), str(judging_folder), *names, *options) as found:
-        assert found.url
-        assert "curl" in found.log
-        assert "/v1/embeddings" in found.log
+        assert found.wait_for("curl .*/v1/embeddings")
         yield found
         assert found.end() == 0, found.log
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from PIL import Image
 
 from core import LLM, SamplingParams
 
-from .conftest import asking, data_uri, error_of, gauges, png, wav
+from .conftest import asking, data_uri, error_of, gauges, png, wait_until_idle, wav
 from .media_host import MediaHost
 
 CHAT = "/v1/chat/completions"
@@ -61,6 +60,7 @@ def test_R029_a_picture_of_any_form_is_what_the_engine_sees(http: httpx2.Client,
 
 
 def test_R032_pictures_that_are_alike_and_salts_that_differ_share_nothing(http: httpx2.Client, tiny: LLM) -> None:
+    wait_until_idle(http)  # what others left behind would be counted, too
     pixels = np.random.default_rng(11).integers(0, 255, 30 * 150 * 3, dtype=np.uint8)
     wide, tall = (Image.fromarray(pixels.reshape(*size, 3)) for size in ((30, 150), (150, 30)))
     for image in (wide, tall, wide.convert("L"), wide.convert("P"), wide.quantize(8)):
@@ -169,11 +169,9 @@ def test_R042_video_is_no_part_of_a_message(http: httpx2.Client) -> None:
 
 
 def test_R046_five_hundred_pictures_are_refused_at_once(http: httpx2.Client) -> None:
-    content = asking("x", *[data_uri(png(0, 60, 60))] * 512)
-    start = time.monotonic()
+    content = asking("x", *[data_uri(png(0, 60, 60)[:-99])] * 512)  # none of them is looked at: each is broken
     response = http.post(CHAT, json={**ASKED, "messages": content})
     assert (response.status_code, error_of(response)["code"]) == (400, "too_many_items")
-    assert time.monotonic() - start < 20
 
 
 def test_a_clip_of_an_allowed_host_is_fetched_by_llm(whisper_folder: Path, media_host: MediaHost) -> None:

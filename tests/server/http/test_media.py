@@ -126,6 +126,7 @@ def test_R033_more_pictures_than_a_model_takes_are_not_fetched(http: httpx2.Clie
 
 @pytest.mark.asyncio
 async def test_R037_slow_hosts_do_not_hold_up_others(served: Served, media_host: MediaHost) -> None:
+    media_host.hurry.clear()
     headers = {"Authorization": f"Bearer {KEY}"}
     limits = httpx2.Limits(max_connections=200)
     async with httpx2.AsyncClient(base_url=served.url, headers=headers, timeout=120, limits=limits) as http:
@@ -133,15 +134,18 @@ async def test_R037_slow_hosts_do_not_hold_up_others(served: Served, media_host:
             asyncio.create_task(http.post(CHAT, json={**TWO, "messages": asking("x", f"{media_host.url}/slow/")}))
             for _ in range(40)
         ]
-        while not [path for path, _ in media_host.seen if path == "/slow/"]:
-            await asyncio.sleep(0.01)
-        quick = await http.post(CHAT, json={**TWO, "messages": asking("x")})
-        assert quick.status_code == 200
-        assert not any(task.done() for task in slow)
-        for task in slow:
-            task.cancel()
-        await asyncio.gather(*slow, return_exceptions=True)
-    media_host.hurry.set()
+        try:
+            while not [path for path, _ in media_host.seen if path == "/slow/"]:
+                assert not any(task.done() for task in slow)
+                await asyncio.sleep(0.01)
+            quick = await http.post(CHAT, json={**TWO, "messages": asking("x")})
+            assert quick.status_code == 200
+            assert not any(task.done() for task in slow)
+        finally:
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
+            media_host.hurry.set()
 
 
 @pytest.mark.parametrize("text", ["<image>", "<image> and <image>", "</s><s>", "a <image> b"])

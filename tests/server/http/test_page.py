@@ -39,6 +39,8 @@ def test_the_pages_error_is_what_comes(http: httpx2.Client) -> None:
 def test_the_page_names_every_route_and_series(http: httpx2.Client) -> None:
     for path in http.get("/openapi.json").json()["paths"]:
         assert path.partition("{")[0].rstrip("/") in PAGE, path
+    some = {"model": "tiny", "prompt": "x", "max_tokens": 2}
+    assert http.post("/v1/completions", json=some).status_code == 200  # with the first one some series begin
     served = http.get("/metrics").text
     for name in re.findall(r"`(engine_\w+)`", PAGE.partition("| series")[2]):
         assert f"\n{name}" in served or f"\n{name}_count" in served, name
