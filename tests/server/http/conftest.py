@@ -51,9 +51,14 @@ class Served:
     """
 
     def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        self._arguments, self._environment = arguments, environment
+        self.is_doubtful = False
+        self._begin(0)
+
+    def _begin(self, port: int) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "core.cli", "serve", "--port", "0", *arguments],
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            [sys.executable, "-m", "core.cli", "serve", "--port", str(port), *self._arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(self._environment or {})},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -96,7 +101,50 @@ class Served:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Tell it to end; its exit code."""
         self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end, and for its last words; its exit code."""
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return code
+
+    def renew(self) -> None:
+        """Put another one into its place."""
+        port = int(self.url.rpartition(":")[2])
+        self.process.kill()
+        self.ended()
+        self._begin(port)
+        self.is_doubtful = not self.url
+
+
+SHARED: list[Served] = []
+"""Servers of several tests. After one that has failed, or broken a server, there is another, so that it alone fails."""
+
+
+@contextlib.contextmanager
+def shared(served: Served) -> Iterator[Served]:
+    """A server for several tests, once it is up."""
+    assert served.url
+    SHARED.append(served)
+    try:
+        yield served
+    finally:
+        SHARED.remove(served)
+
+
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    """What a test that has failed left behind is not known."""
+    if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+        for served in SHARED:
+            served.is_doubtful = True
+
+
+@pytest.fixture(autouse=True)
+def _sound_servers() -> None:
+    for served in SHARED:
+        if served.is_doubtful or served.process.poll() is not None:
+            served.renew()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -175,8 +223,8 @@ def served(start: Start, llava_folder: Path, whisper_folder: Path, media_host: A
     media += ["--allowed-media-network", "::1/128"]
     limits = ["--max-audio-seconds", "20", "--max-queued-requests", "128", "--limit", "image=4"]
     with start(str(llava_folder), str(whisper_folder), *names, "--api-key", KEY, *ENGINE, *media, *limits) as found:
-        assert found.url
-        yield found
+        with shared(found):
+            yield found
         assert found.end() == 0, found.log
 
 

@@ -19,10 +19,11 @@ import openai
 import pytest
 
 from .conftest import ENGINE, PATIENCE, Served, Start, asking, error_of, gauges, held
+from .trouble import install
 
 NAME = ["--served-model-name", "tiny"]
-LONG: dict[str, Any] = {"model": "tiny", "temperature": 0, "max_tokens": 450, "extra_body": {"ignore_eos": True}}
-RUNNING = "engine_num_requests_running"
+LONG: dict[str, Any] = {"model": "tiny", "temperature": 0, "max_tokens": 8_000, "extra_body": {"ignore_eos": True}}
+RUNNING = ("engine_num_requests_running", "engine_num_requests_waiting")
 ENDLESS = {**LONG, "max_tokens": 20_000}
 """Of a model that has room for them: nobody waits for the last one."""
 
@@ -65,6 +66,16 @@ def children(pid: int) -> list[int]:
                 continue
             if parent == pid:
                 found.append(int(folder.name))
+    return found
+
+
+def engines(served: Served) -> list[int]:
+    """Of these, the processes that have a model."""
+    found = []
+    for pid in children(served.process.pid):
+        with contextlib.suppress(OSError):
+            if b"engine_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
     return found
 
 
@@ -152,12 +163,15 @@ def test_the_banners_command_shows_what_a_demo_can_do(start: Start, demo: str, s
 
 
 @pytest.mark.slow
-def test_R089_R090_a_servers_whole_life(start: Start, endless_folder: Path) -> None:
+def test_R089_R090_a_servers_whole_life(start: Start, endless_folder: Path, tmp_path: Path) -> None:
     """Its engine is killed in mid-flight, and replaced; then it is told to end in mid-stream, and ends the stream first."""
-    with start(str(endless_folder), *NAME, *ENGINE, "--drain-timeout", "60") as served:
+    hold = tmp_path / "hold"
+    choice, environment = install(tmp_path / "site"), {"PYTHONPATH": str(tmp_path / "site"), "TROUBLE_HOLD": str(hold)}
+    arguments = [str(endless_folder), *NAME, *ENGINE, *choice, "--drain-timeout", "1000"]
+    with start(*arguments, environment=environment) as served:
         client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
         with httpx2.Client(base_url=served.url, timeout=PATIENCE) as http:
-            # kill -9 of the engine while it answers
+            # kill -9 of the engine while it answers; there is no other before all has been looked at
             waiting = [
                 in_thread(lambda: client.chat.completions.create(messages=asking("x"), n=8, **ENDLESS))
                 for _ in range(3)
@@ -165,8 +179,9 @@ def test_R089_R090_a_servers_whole_life(start: Start, endless_folder: Path) -> N
             stream = client.chat.completions.create(messages=asking("x"), stream=True, **ENDLESS)
             next(iter(stream))
             wait_until_running(http, 3 * 8 + 1)
-            os.kill(served_engine(served), signal.SIGKILL)
-            killed = time.monotonic()
+            hold.touch()
+            (engine,) = engines(served)
+            os.kill(engine, signal.SIGKILL)
             with pytest.raises(openai.APIError):
                 for _ in stream:
                     pass
@@ -174,19 +189,18 @@ def test_R089_R090_a_servers_whole_life(start: Start, endless_folder: Path) -> N
                 thread.join(PATIENCE)
                 assert isinstance(out[0], (openai.InternalServerError, openai.APIStatusError)), out
                 assert out[0].status_code == 503
-            assert time.monotonic() - killed < 5
-            seen = {http.get("/health").status_code}
-            while (status := http.get("/health").status_code) != 200:
-                seen.add(status)
-                assert time.monotonic() - killed < PATIENCE
+            assert http.get("/health").status_code == 503
+            hold.unlink()
+            until = time.monotonic() + PATIENCE
+            while http.get("/health").status_code != 200:
+                assert time.monotonic() < until
                 time.sleep(0.05)
-            assert 503 in seen
             assert client.chat.completions.create(model="tiny", messages=asking("x"), max_tokens=2).choices
 
             # the end, in the middle of a stream
             stream = client.chat.completions.create(messages=asking("x"), stream=True, **LONG)
             chunks = [next(iter(stream))]
-            with held(served_engine(served)):  # the stream does not end before all has been looked at
+            with held(*engines(served)):  # the stream does not end before all has been looked at
                 served.process.send_signal(signal.SIGTERM)
                 served.wait_for("ending")
                 refused = http.post("/v1/chat/completions", json={"model": "tiny", "messages": asking("x")})
@@ -196,25 +210,23 @@ def test_R089_R090_a_servers_whole_life(start: Start, endless_folder: Path) -> N
             chunks += list(stream)
             assert chunks[-1].choices[0].finish_reason == "length"
         own = children(served.process.pid)
-        assert served.process.wait(PATIENCE) == 0, served.log
+        assert served.ended() == 0, served.log
         assert not any(is_running(pid) for pid in own)
 
 
 @pytest.mark.slow
 def test_R089_a_second_signal_ends_it_at_once(start: Start, endless_folder: Path) -> None:
-    with start(str(endless_folder), *NAME, *ENGINE) as served:
+    with start(str(endless_folder), *NAME, *ENGINE, "--drain-timeout", "1000") as served:
         client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
         slow = in_thread(lambda: client.chat.completions.create(messages=asking("x"), n=16, **ENDLESS))
         with httpx2.Client(base_url=served.url, timeout=PATIENCE) as http:
             wait_until_running(http, 16)
         served.process.send_signal(signal.SIGTERM)
         served.wait_for("ending")
-        start_of_end = time.monotonic()
         own = children(served.process.pid)
         assert served.end() == 143
         slow[0].join(PATIENCE)
         assert isinstance(slow[1][0], openai.APIError)
-        assert time.monotonic() - start_of_end < 15
         assert not any(is_running(pid) for pid in own)
 
 
@@ -239,7 +251,7 @@ def test_R090_the_engine_does_not_outlive_the_server(start: Start, llava_folder:
         own = children(served.process.pid)
         assert own
         served.end(signal.SIGKILL)
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE
         while any(is_running(pid) for pid in own):
             assert time.monotonic() < until
             time.sleep(0.05)
@@ -249,20 +261,16 @@ def test_R090_the_engine_does_not_outlive_the_server(start: Start, llava_folder:
 def test_R090_an_engine_that_dies_again_and_again_ends_the_server(start: Start, llava_folder: Path) -> None:
     with start(str(llava_folder), *NAME, *ENGINE, "--engine-restarts", "0") as served:
         assert served.url
-        os.kill(served_engine(served), signal.SIGKILL)
-        assert served.process.wait(PATIENCE) == 1
+        (engine,) = engines(served)
+        os.kill(engine, signal.SIGKILL)
+        assert served.ended() == 1
         assert "error:" in served.lines[-1]
 
 
-def served_engine(served: Served) -> int:
-    """The process that the engine runs in: of the server's own, the one that has a model, which takes the most memory."""
-    return max(children(served.process.pid), key=lambda pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]))
-
-
 def wait_until_running(http: httpx2.Client, count: int) -> None:
-    """Wait until so many sequences run."""
+    """Wait until the engine has so many sequences."""
     until = time.monotonic() + PATIENCE
-    while gauges(http, RUNNING)[RUNNING] < count:
+    while sum(gauges(http, *RUNNING).values()) < count:  # some may have been preempted by now
         assert time.monotonic() < until
         time.sleep(0.02)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import Any
 
@@ -263,7 +264,9 @@ async def test_R092_a_loop_that_stands_still_is_noticed(caplog: pytest.LogCaptur
     time.sleep(1.2)
     await asyncio.sleep(0.05)
     watching.cancel()
-    assert "the event loop stood still for 1." in caplog.text
+    noticed = re.search(r"the event loop stood still for ([\d.]+) s", caplog.text)
+    assert noticed is not None
+    assert float(noticed[1]) >= 1.1
 
 
 async def test_R099_no_series_is_named_by_a_client() -> None:

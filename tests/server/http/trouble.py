@@ -1,4 +1,8 @@
-"""A plugin that runs the tiny LLaVA, and breaks, hangs or oversteps where it is told to."""
+"""A plugin that runs the tiny LLaVA, and breaks, hangs or oversteps where it is told to.
+
+The environment tells its model: it hangs where `TROUBLE` says, while the model is found or while it is loaded, and makes a file
+of `TROUBLE_SEEN` first; and it is not loaded while there is a file of `TROUBLE_HOLD`.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,10 @@ class Bad(LlavaForConditionalGeneration):
     def __init__(self, *, ctx):
         where = "load" if "engine_process" in "".join(sys.argv) else "find"
         if os.environ.get("TROUBLE") == where:
+            open(os.environ["TROUBLE_SEEN"], "w").close()
             time.sleep(1000)
+        while where == "load" and os.path.exists(os.environ.get("TROUBLE_HOLD", "")):
+            time.sleep(0.02)
         super().__init__(ctx=ctx)
 """
 _PROCESSOR = f"""
