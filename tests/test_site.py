@@ -47,7 +47,6 @@ def site() -> Path:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=240,
         check=False,
     )
     assert built.returncode == 0, built.stdout + built.stderr
