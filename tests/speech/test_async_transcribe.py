@@ -24,6 +24,7 @@ from core.errors import (
 from sdk import registry
 from sdk.transcription import SpeechToTextConfig
 
+from ..core.gate import PATIENCE, hold, until
 from . import fake
 from .fake import ID, PREFIX, RATE, Listening, Speech, said
 from .test_transcribe import doubting, random_words
@@ -31,7 +32,6 @@ from .test_transcribe import doubting, random_words
 pytestmark = pytest.mark.asyncio
 OpenAsync = Callable[..., AsyncLLM]
 OPTIONS: dict[str, Any] = {"dtype": "float32", "block_size": 16, "disable_progress": True}
-PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -140,27 +140,27 @@ async def test_it_runs_beside_other_requests_and_its_like(open_async: OpenAsync)
 # ---- how it ends ---------------------------------------------------------------------------------------------------
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def test_to_cancel_it_aborts_all_its_pieces(open_async: OpenAsync) -> None:
     llm = open_async(Speech)
-    task = asyncio.create_task(llm.transcribe([clip(1, 300), clip(2, 300)]))
-    await until(lambda: llm.engine.scheduler.has_work)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    with hold(llm, 2) as gate:
+        task = asyncio.create_task(llm.transcribe([clip(1, 300), clip(2, 300)]))
+        await until(lambda: gate.holds)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
     await until(lambda: not llm.engine.scheduler.has_work)
     assert (await llm.transcribe(clip(1, 5))).text == " ".join(random_words(1, 5))
 
 
 async def test_leaving_a_stream_early_leaves_nothing_behind(open_async: OpenAsync) -> None:
     llm = open_async(Speech)
-    async with aclosing(llm.transcribe(clip(9, 200), stream=True)) as deltas:
-        assert (await anext(deltas)).text
+    with hold(llm) as gate:
+        async with aclosing(llm.transcribe(clip(9, 200), stream=True)) as deltas:
+            first = asyncio.ensure_future(anext(deltas))
+            await until(lambda: gate.holds)
+            while not first.done():
+                await gate.take(1)
+            assert (await first).text
     await until(lambda: not llm.engine.scheduler.has_work)
 
 
@@ -184,9 +184,9 @@ async def test_a_hook_that_fails_ends_its_own_clip(open_async: OpenAsync) -> Non
             return super().get_generation_prompt(params)
 
     llm = open_async(Broken)
-    with pytest.raises(PluginRuntimeError, match="too short for me") as caught:
+    with hold(llm), pytest.raises(PluginRuntimeError, match="too short for me") as caught:
         await llm.transcribe([clip(1, 9), clip(2, 2), clip(3, 300)])
-    assert len(caught.value.partial_results or []) <= 1
+    assert caught.value.partial_results == []
     made = await llm.transcribe([clip(1, 9), clip(2, 2)], on_error="return")
     assert [type(t.error) for t in made] == [type(None), PluginRuntimeError]
 
@@ -235,24 +235,13 @@ async def test_a_reader_may_take_its_time(open_async: OpenAsync) -> None:
     assert "".join(texts) == " ".join(random_words(1, 10))
 
 
-async def test_R087_it_is_refused_as_a_whole_or_not_at_all(
-    open_async: OpenAsync, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_R087_it_is_refused_as_a_whole_or_not_at_all(open_async: OpenAsync) -> None:
     llm = open_async(Speech, max_num_seqs=1, max_queued_requests=2)
-    allowed, step = threading.Event(), llm.engine.step
-
-    def held_step() -> Any:
-        assert allowed.wait(PATIENCE)  # until then no piece has begun, and all of them wait
-        return step()
-
-    monkeypatch.setattr(llm.engine, "step", held_step)
-    waiting = [asyncio.create_task(llm.transcribe(clip(seed, 60))) for seed in range(3)]
-    try:
+    with hold(llm):  # no piece begins, and all of them wait
+        waiting = [asyncio.create_task(llm.transcribe(clip(seed, 60))) for seed in range(3)]
         await until(lambda: len(llm._queued) >= 2)
         with pytest.raises(OverloadedError):
             await llm.transcribe(clip(1, 3))
-    finally:
-        allowed.set()
     assert [t.text for t in await asyncio.gather(*waiting)] == [" ".join(random_words(s, 60)) for s in range(3)]
 
 
@@ -281,9 +270,12 @@ async def test_R089_closing_waits_for_it_between_its_rounds_too(open_async: Open
 
 async def test_what_is_left_when_closing_ends(open_async: OpenAsync) -> None:
     llm = open_async(Speech)
-    task = asyncio.create_task(llm.transcribe(clip(1, 2000)))
-    await until(lambda: llm.engine.scheduler.has_work)
-    await llm.close()
+    with hold(llm, 2) as gate:
+        task = asyncio.create_task(llm.transcribe(clip(1, 2000)))
+        await until(lambda: gate.holds)
+        closing = asyncio.create_task(llm.close())
+        await until(lambda: llm._thread._closing)
+    await closing
     with pytest.raises(EngineDeadError):
         await task
 

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from core.errors import MediaDecodeError, ServerError
 from core.media.audio import load_audio
 from core.media.audio_limits import AudioLimits
 from core.media.audio_pool import AudioDecoders, decoders
 
+from ..core.gate import PATIENCE
 from .conftest import Open
 from .fake import RATE as MODEL_RATE
 from .fake import Speech, said
@@ -27,14 +29,34 @@ from .sounds import tones, written
 RATE = 16_000
 GOOD = written(tones(1.0, RATE), RATE)
 FAULTY = "tests.speech.faulty_child:child"
-STALL = 3.0
-"""Seconds: one that does nothing wrong is not stopped for so long, on however busy a machine."""
+STALL = 0.3
+"""Seconds until one is stopped that hangs. One that does nothing wrong is not, on however busy a machine."""
+
+
+class Faulty(AudioDecoders):
+    """Do what the first bytes of a clip say."""
+
+    _clip = threading.local()
+
+    def __init__(self) -> None:
+        super().__init__(FAULTY)
+
+    @property
+    def stall(self) -> float:
+        return STALL if self._clip.hangs else PATIENCE
+
+    @stall.setter
+    def stall(self, seconds: float) -> None:
+        pass
+
+    def decode(self, source: Path | bytes, rate: int | None, limits: AudioLimits) -> tuple[NDArray[np.float32], int]:
+        self._clip.hangs = source == b"HANG!!!!"
+        return super().decode(source, rate, limits)
 
 
 @pytest.fixture
 def faulty() -> Iterator[AudioDecoders]:
-    """Decoders that do what the first bytes of a clip say."""
-    made = AudioDecoders(FAULTY, stall=STALL)
+    made = Faulty()
     yield made
     made.close()
 
@@ -62,7 +84,7 @@ def test_R043_a_decoder_that_hangs_is_killed(faulty: AudioDecoders) -> None:
     with pytest.raises(MediaDecodeError, match="takes too long to decode") as caught:
         seconds(faulty, b"HANG!!!!")
     assert caught.value.code == "media_decode_failed"
-    assert STALL <= time.monotonic() - start < 10
+    assert time.monotonic() - start >= STALL
     assert not child.alive
     with pytest.raises(ProcessLookupError):
         os.kill(child.pid, 0)
@@ -89,7 +111,10 @@ def test_R043_others_go_on_meanwhile(faulty: AudioDecoders) -> None:
         made = list(pool.map(one, [b"HANG!!!!", b"HANG!!!!", b"CRASH!!!", *[GOOD] * 9]))
     assert made == [*["the clip takes too long to decode"] * 2, "the clip makes its decoder crash", *[1.0] * 9]
     assert len(faulty._idle) <= 2
-    assert threading.active_count() <= threads
+    patience = time.monotonic() + PATIENCE
+    while threading.active_count() > threads:  # a timer that was cancelled ends when it gets to it
+        assert time.monotonic() < patience
+        time.sleep(0.01)
 
 
 def test_an_error_of_the_clips_own_costs_no_child(faulty: AudioDecoders) -> None:
@@ -152,7 +177,7 @@ def test_children_end_with_their_parent() -> None:
     )
     made = subprocess.run([sys.executable, "-c", code], input=GOOD, capture_output=True, check=False, timeout=120)
     pid = int(made.stdout)
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while is_running(pid):
         assert time.monotonic() < until, "it still runs"
         time.sleep(0.05)
