@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import select
 import shutil
 import signal
@@ -27,6 +28,8 @@ importlib.import_module(f"{__package__}.{{given['name']}}").main(given)
 """
 """Modules are looked for where the parent looks, but not in the current folder for being the current one (nor with -P)."""
 MAX_STACKS = 64 * 1024
+_WHOLE = re.compile(r'"<string>", line \d+ in <module>')
+"""The last line of all stacks: the main thread's is the last one, and its first frame is in the code above."""
 _LAST_SECONDS = 5.0
 """For the system to take away a process that has ended."""
 _LONGEST_FOLDER = 64
@@ -103,9 +106,8 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGUSR1)
             until = time.monotonic() + patience
-            while time.monotonic() < until and "most recent call first" not in self._written():
+            while time.monotonic() < until and not _WHOLE.search(self._written()):
                 time.sleep(0.02)
-            time.sleep(0.05)  # the rest of it
         return self._written()
 
     def _written(self) -> str:

@@ -73,7 +73,7 @@ class InputPool:
         slot = self._free.get()
         try:
             if self._closed:
-                raise EngineDeadError("the engine has stopped: it was closed")
+                raise _closed()
             answer = slot.ask(ask, self.limits, self.timeout)
         except _TimeOverError:
             logger.error("a prompt took more than %g s to process, in:\n%s", self.timeout, slot.stacks(DUMP_SECONDS))
@@ -82,6 +82,8 @@ class InputPool:
                 f"processing the prompt took more than {self.timeout:g} s", param="prompt"
             ) from None
         except _EndedError as ended:
+            if self._closed:
+                raise _closed() from None
             logger.error("the process that processes prompts has ended: %s\n%s", ended, slot.stacks())
             self._replace(slot)
             if _has_media(ask):
@@ -197,6 +199,10 @@ class _Slot:
         child, self._child, self._limits = self._child, None, None
         if child is not None:
             child.end()
+
+
+def _closed() -> EngineDeadError:
+    return EngineDeadError("the engine has stopped: it was closed")
 
 
 def _has_media(ask: wire.Ask) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +23,7 @@ from engine_plugin_llava import tiny as llava_tiny
 from PIL import Image
 
 from core import LLM, RequestOutput, SamplingParams
+from core.server import supervisor
 from core.server.client import EngineClient
 from sdk import registry
 
@@ -30,23 +33,33 @@ OPTIONS: dict[str, Any] = {"dtype": "float32", "block_size": 16, "kv_cache_bytes
 GREEDY = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True)
 SHORT = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 LONG = SamplingParams(temperature=0, max_tokens=400, ignore_eos=True)
+LENGTH = 32_768
+ENDLESS = SamplingParams(temperature=0, max_tokens=None, ignore_eos=True)
+"""For who leaves, is stopped or loses the engine: of a model with room for them, nobody waits for the last token."""
 SLEEP, RAISE, ABORT, HOLD = 301, 302, 303, 304
 """Tokens that a bad model cannot bear."""
+NOT_BY_ITSELF = dict.fromkeys((SLEEP, RAISE, ABORT, HOLD), -100.0)
+HANGING = "hanging"
+"""A file beside a bad model or processor, which is there when it hangs."""
 BAD_MODEL = f"""
 import ctypes, os, time
 from engine_plugin_llama.model import LlamaForCausalLM
+
+def hangs():
+    open(os.path.join(os.path.dirname(__file__), "{HANGING}"), "w").close()
 
 class Bad(LlamaForCausalLM):
     def forward(self, input_ids, positions, **kwargs):
         tokens = set(input_ids.tolist())
         if {SLEEP} in tokens:
+            hangs()
             time.sleep(1000)
         if {RAISE} in tokens:
             raise RuntimeError("a fault of the model's")
         if {ABORT} in tokens:
             os.abort()
         if {HOLD} in tokens:
-            open(os.path.join(os.path.dirname(__file__), "holding"), "w").close()
+            hangs()
             ctypes.PyDLL(None).sleep(1000)  # and no other thread of Python's runs meanwhile
         return super().forward(input_ids, positions, **kwargs)
 
@@ -69,6 +82,8 @@ def _one_thread() -> None:
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("llama")
     llama_tiny.llama(0, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": LENGTH}))
     return folder
 
 
@@ -85,19 +100,37 @@ def llama(llama_folder: Path) -> Iterator[LLM]:
         yield llm
 
 
+@contextmanager
+def shared(make: Callable[[], EngineClient]) -> Iterator[Callable[[], EngineClient]]:
+    """Gives one client to many tests; another one after a test that has left it broken or busy, so that it alone fails."""
+    held: list[EngineClient] = []
+
+    def get() -> EngineClient:
+        if held and not (held[0].is_ready and is_idle(held[0]) and not held[0]._streams):
+            asyncio.run(held.pop().close())
+        if not held:
+            held.append(make())
+        return held[0]
+
+    yield get
+    for client in held:
+        asyncio.run(client.close())
+
+
 @pytest.fixture(scope="session")
-def opened(llama_folder: Path) -> Iterator[EngineClient]:
-    client = EngineClient(str(llama_folder), max_queued_requests=100, **OPTIONS)
-    yield client
-    asyncio.run(client.close())
+def opened(llama_folder: Path) -> Iterator[Callable[[], EngineClient]]:
+    with shared(lambda: EngineClient(str(llama_folder), max_queued_requests=100, **OPTIONS)) as get:
+        yield get
 
 
 @pytest_asyncio.fixture
-async def client(opened: EngineClient) -> AsyncIterator[EngineClient]:
+async def client(opened: Callable[[], EngineClient]) -> AsyncIterator[EngineClient]:
     """A client that every test leaves as it found it."""
-    await opened.ready()
-    yield opened
-    await until_idle(opened)
+    client = await asyncio.to_thread(opened)
+    await client.ready()
+    yield client
+    await until_idle(client)
+    assert client.is_ready
 
 
 @pytest.fixture
@@ -140,16 +173,34 @@ async def until(condition: Callable[[], object], patience: float = PATIENCE) -> 
             await asyncio.sleep(0.01)
 
 
+def is_idle(client: EngineClient) -> bool:
+    """Whether nothing runs or waits, on either side, and all pages are free."""
+    levels, here = client.stats().gauges.levels, client._thread._sequences
+    return not (levels.waiting or levels.running or levels.pages_held or here._held or here._keys)
+
+
 async def until_idle(client: EngineClient) -> None:
-    """Until nothing runs or waits, on either side, and all pages are free."""
-
-    def idle() -> bool:
-        levels = client.stats().gauges.levels
-        return not (levels.waiting or levels.running or levels.pages_held or len(client._thread._sequences))
-
-    await until(idle)
+    """Until nothing of any request is left."""
+    await until(lambda: is_idle(client))
     assert not client._streams
     assert client.stats().processing == 0
+
+
+@contextmanager
+def no_new_engine() -> Iterator[None]:
+    """Meanwhile no engine process is started: what happens within does not wait for the next one."""
+    go, real = threading.Event(), supervisor.Child
+
+    def child(*arguments: Any) -> Any:
+        go.wait()
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(supervisor, "Child", child)
+        try:
+            yield
+        finally:
+            go.set()
 
 
 async def last(stream: AsyncIterator[RequestOutput]) -> RequestOutput:

@@ -18,11 +18,10 @@ from core.server.models import Models
 from core.server.settings import ServerSettings
 from core.server.start import served_model
 
-from .conftest import ABORT, HOLD, RAISE, SHORT, SLEEP, Start, prompt_ids
+from .conftest import ABORT, NOT_BY_ITSELF, SHORT, Start, prompt_ids
 
 pytestmark = pytest.mark.asyncio
 LINES, DEADLY = 10, 4
-NOT_BY_ITSELF = dict.fromkeys((SLEEP, RAISE, ABORT, HOLD), -100.0)
 
 
 async def test_a_line_that_kills_the_engine_takes_no_other_with_it(
