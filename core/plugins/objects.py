@@ -178,8 +178,8 @@ def _import(claim: Claim) -> Any:
     module, _, attribute = claim.module.partition(":")
     watch = Watch()
     try:
-        # Variables that torch and the like set when they are first imported are not the plugin's doing.
-        with watch_import(environment=False) as watch:
+        # What torch and the like set when they are first imported, and how long that takes, is not the plugin's doing.
+        with watch_import(environment=False, slow_after=float("inf")) as watch:
             return attrgetter(attribute)(import_module(claim, module))
     except AttributeError as error:
         if is_strict():

@@ -16,6 +16,8 @@ ELSEWHERE = (
     "what works in one process and not over HTTP: prompts are processed in a process of their own, and items are sent from one "
     "to the other: tensors, arrays, numbers, texts and lists of them; nothing comes by a module's globals or by hand"
 )
+PATIENCE = 300.0
+"""Seconds for an answer: on a machine that is new to it, a server compiles its kernels at the first one."""
 GREEDY: Mapping[str, Any] = {"max_tokens": TOKENS, "temperature": 0, "extra_body": {"ignore_eos": True}}
 
 
@@ -46,7 +48,7 @@ def client_of(subject: Subject) -> Any:
     """OpenAI's client of the subject's server."""
     import openai
 
-    return openai.OpenAI(base_url=f"{subject.server.url}/v1", api_key="none", max_retries=0, timeout=120)
+    return openai.OpenAI(base_url=f"{subject.server.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
 
 
 def ask(subject: Subject, messages: Sequence[Mapping[str, Any]], what: str) -> None:
