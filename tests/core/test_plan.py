@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -200,13 +201,11 @@ def test_the_plan_is_shown_where_somebody_is_there_to_see_it(llama_folder: Path)
         done = subprocess.run([sys.executable, "-c", code, str(llama_folder), quiet], stderr=theirs, check=True)
         os.close(theirs)
         assert done.returncode == 0
-        os.set_blocking(ours, False)
-        try:
-            return os.read(ours, 65536).decode()
-        except OSError:  # nothing was written
-            return ""
-        finally:
-            os.close(ours)
+        text = b""
+        with open(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # the error is the end
+            while part := terminal.read(65536):  # what was written comes by and by, also after its writer has ended
+                text += part
+        return text.decode()
 
     assert "pages of 32 tokens" in shown("loud")
     assert shown("quiet") == ""
