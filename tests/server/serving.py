@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from .http.conftest import PATIENCE, Served
+from .http.conftest import PATIENCE, Served, shared
 
 
 @contextlib.contextmanager
@@ -13,8 +13,8 @@ def serving(*arguments: str) -> Iterator[Served]:
     """`engine serve` with these arguments, once it is up; told to end at the end, and killed where it does not."""
     served = Served(*arguments)
     try:
-        assert served.url
-        yield served
+        with shared(served):
+            yield served
         served.end()
     finally:
         served.process.kill()  # nothing, where it has ended

@@ -14,7 +14,7 @@ from engine_plugin_bert import tiny
 
 from core import LLM
 
-from .conftest import PATIENCE, Served, Start, error_of, wait_until_idle
+from .conftest import PATIENCE, Served, Start, error_of, shared, wait_until_idle
 
 TEXTS = ["a", "What is shown in the picture?", "the quick brown fox " * 8]
 
@@ -51,7 +51,8 @@ def pooling(start: Start, folder: Path, judging_folder: Path) -> Iterator[Served
     options = ["--dtype", "float32", "--max-queued-requests", "8"]
     with start(str(folder), str(judging_folder), *names, *options) as found:
         assert found.wait_for("curl .*/v1/embeddings")
-        yield found
+        with shared(found):
+            yield found
         assert found.end() == 0, found.log
 
 

@@ -22,7 +22,12 @@ from urllib3.exceptions import HTTPError
 from core.demos import find_demo
 
 from ..endless import make_endless
-from ..http.conftest import PATIENCE, Served
+from ..http.conftest import (  # two of these put a server up again after a test that has failed
+    PATIENCE,
+    Served,
+    _sound_servers,  # noqa: F401
+    pytest_runtest_makereport,  # noqa: F401
+)
 from ..serving import serving
 
 KEY = "sk-page"

@@ -16,7 +16,11 @@ from core.server.start import served_model
 from core.server.supervisor import State
 
 from ..endless import make_endless
-from ..http.conftest import Served
+from ..http.conftest import (  # two of these put a server up again after a test that has failed
+    Served,
+    _sound_servers,  # noqa: F401
+    pytest_runtest_makereport,  # noqa: F401
+)
 from ..serving import serving
 
 KEY = "sk-tools"
