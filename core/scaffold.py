@@ -66,7 +66,8 @@ def scaffold(name: str, kind: str, into: Path, *, upstream: str | None = None) -
         upstream: An architecture that transformers has, for which the plugin shall be; None: one of its own.
 
     Raises:
-        InvalidConfigError: Name, kind or architecture are unknown, the folder is in use, or copier is not installed.
+        InvalidConfigError: Name, kind or architecture are unknown, the folder is in use or cannot be written, or copier is not
+            installed.
     """
     try:
         from copier import run_copy
@@ -75,11 +76,16 @@ def scaffold(name: str, kind: str, into: Path, *, upstream: str | None = None) -
             "a new plugin is rendered by copier, which is not installed; try: pip install 'engine-plugin-sdk[author]'"
         ) from None
     answers = _answers(name, kind, upstream)
-    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+    try:
+        if into.exists() and (not into.is_dir() or any(into.iterdir())):
+            raise InvalidConfigError(
+                f"{into} is there already, and not empty; name another with --output", param="--output"
+            )
+        run_copy(str(_template()), into, data=asdict(answers), defaults=True, quiet=True, unsafe=False, vcs_ref=None)
+    except OSError as e:
         raise InvalidConfigError(
-            f"{into} is there already, and not empty; name another with --output", param="--output"
-        )
-    run_copy(str(_template()), into, data=asdict(answers), defaults=True, quiet=True, unsafe=False, vcs_ref=None)
+            f"{into} cannot be written: {e.strerror or e}; name another with --output", param="--output"
+        ) from e
     return answers
 
 

@@ -54,8 +54,8 @@ def lock(
         return 0
     try:
         locked = read_lock(check.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InvalidConfigError(f"{check} cannot be read: {e.strerror}", param="--check") from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise InvalidConfigError(f"{check} cannot be read: {getattr(e, 'strerror', e)}", param="--check") from e
     different = list(differences(locked, found))
     print("\n".join(different) if different else f"as locked: {len(found['plugins'])} plugins")
     return 1 if different else 0

@@ -43,12 +43,13 @@ def verify(
     reports = []
     with _found(plugin) as name, _quiet():
         told = tell if not json and sys.stderr.isatty() else id
+        levels = level, level if only else 0
         for architecture in runtime.architectures(name):
-            reports.append(check(architecture, level, level if only else 0, runtime=runtime, told=told))
+            reports.append(check(architecture, *levels, runtime=runtime, told=told))
             if not json:
                 show(reports[-1])
         for scheme in runtime.schemes(name):
-            reports.append(verify_scheme(scheme, runtime=runtime, told=told))
+            reports.append(verify_scheme(scheme, *levels, runtime=runtime, told=told))
             if not json:
                 show(reports[-1])
     if json:

@@ -19,6 +19,7 @@ from ..layers import Layer
 from ..layers.linear import Linear
 from ..quantization import QuantizationConfig, QuantizeMethod
 from .law import LawResult, NotApplicable
+from .levels import IN_PROCESS
 from .runtime import OpenModel, Runtime, Settings, find_runtime
 from .source import package_files
 from .subject import Subject
@@ -145,23 +146,33 @@ class SchemeSuite(Suite):
         self._results = {}
         self._laws = {law.id: law for law in LAWS}
 
-    def report(self, told: Callable[[LawResult], object] = id) -> Report:
-        """Check every law; `told` is called with each result as it is known."""
+    def report(self, level: int = IN_PROCESS, lowest: int = 0, told: Callable[[LawResult], object] = id) -> Report:
+        """Check the laws between two levels; `told` is called with each result as it is known."""
         results = []
-        for law_id in self._laws:
-            results.append(self.check(law_id))
-            told(results[-1])
+        for law in self._laws.values():
+            if lowest <= law.level <= level:
+                results.append(self.check(law.id))
+                told(results[-1])
         assert isinstance(self.subject, SchemeSubject)
         return Report(self.subject.scheme, self.subject.describe(), tuple(results))
 
 
-def verify_scheme(scheme: str, *, runtime: Runtime | None = None, told: Callable[[LawResult], object] = id) -> Report:
-    """Check every law about a quantization scheme.
+def verify_scheme(
+    scheme: str,
+    level: int = IN_PROCESS,
+    lowest: int = 0,
+    *,
+    runtime: Runtime | None = None,
+    told: Callable[[LawResult], object] = id,
+) -> Report:
+    """Check every law about a quantization scheme up to a level.
 
     Args:
         scheme: Its name.
+        level: The highest level.
+        lowest: The lowest level; what its laws need of lower ones is checked and not reported.
         runtime: The engine; by default, the installed one.
         told: Called with each result as it is known.
     """
     with closing(SchemeSuite(scheme, runtime)) as suite:
-        return suite.report(told)
+        return suite.report(level, lowest, told)

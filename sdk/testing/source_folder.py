@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .._api import ENTRY_POINT_GROUP, GROUP_PREFIX
-from ..errors import InvalidRequestError
+from ..errors import InvalidConfigError
 from .fake_dist import write_distribution
 
 
@@ -26,7 +26,7 @@ def on_path(folder: Path) -> Iterator[str]:
         The distribution's name.
 
     Raises:
-        InvalidRequestError: There is no pyproject.toml, or it declares no plugin.
+        InvalidConfigError: There is no pyproject.toml, or it declares no plugin.
     """
     project = _project(folder)
     source = folder / "src" if (folder / "src").is_dir() else folder
@@ -53,10 +53,10 @@ def _project(folder: Path) -> dict[str, Any]:
     try:
         project: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
     except (OSError, ValueError) as error:
-        raise InvalidRequestError(f"{file} cannot be read: {error}") from error
+        raise InvalidConfigError(f"{file} cannot be read: {error}") from error
     groups = [group for group in project.get("entry-points", {}) if group.startswith(GROUP_PREFIX)]
     if "name" not in project or not groups:
-        raise InvalidRequestError(
+        raise InvalidConfigError(
             f'{file} declares no plugin: it needs a name and [project.entry-points."{ENTRY_POINT_GROUP}"]'
         )
     return project

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -74,11 +75,25 @@ def _parameters(text: str) -> list[str]:
 
 
 def _takes_as_much(now: list[str], then: list[str]) -> bool:
-    """Whether a call of then is one of now: its parameters in their order, and what is new may be left out."""
-    names = [_name(p) for p in then]
-    new = [p for p in now if _name(p) not in names]
-    optional = all("=" in p or p.startswith("*") for p in new)
-    return optional and [_name(p) for p in now if _name(p) in names] == names
+    """Whether a call of then is one of now: its parameters have their places and are as free as they were, and what is new may
+    be left out."""
+    found = {_name(p): p for p in now}
+    names = {_name(p) for p in then} - {"*"}
+    kept = names <= found.keys() and all(_optional(found[_name(p)]) for p in then if p != "*" and _optional(p))
+    places = _by_position(then)
+    return (
+        kept and all(_optional(p) for p in now if _name(p) not in names) and _by_position(now)[: len(places)] == places
+    )
+
+
+def _optional(parameter: str) -> bool:
+    return "=" in parameter or parameter.startswith("*")
+
+
+def _by_position(parameters: list[str]) -> list[str]:
+    """Those that may be given without their names."""
+    names = [_name(p) for p in parameters]
+    return list(itertools.takewhile(lambda name: not name.startswith("*"), names))
 
 
 def _name(parameter: str) -> str:
@@ -91,3 +106,26 @@ def test_a_change_that_breaks_a_caller_is_found() -> None:
     assert all(_takes_as_much(fine[name], was) for name, was in then.items())
     worse = _entries("# sdk\nclass A()(y, x)\n    go(self, z, more)")
     assert not any(_takes_as_much(worse[name], was) for name, was in then.items())
+
+
+@pytest.mark.parametrize(
+    ("was", "is_now"),
+    [
+        ("a, b=1", "a, b"),
+        ("a, b", "a, *, b"),
+        ("a, b", "a, *more, b"),
+        ("a, *, b=1", "a, *, b"),
+        ("a, *, b=1", "a, *, c, b=1"),
+        ("a, b=1", "a, c=2, b=1"),
+        ("a, b=1, **rest", "a, b=1"),
+    ],
+)
+def test_a_parameter_stays_as_free_as_it_was(was: str, is_now: str) -> None:
+    assert not _takes_as_much(_parameters(is_now), _parameters(was))
+
+
+@pytest.mark.parametrize(
+    ("was", "is_now"), [("a, *, b", "a, b"), ("a, b", "a, b=1"), ("a", "a, *, b=1"), ("a, *, b=1", "a, *, c=2, b=1")]
+)
+def test_a_parameter_may_become_freer(was: str, is_now: str) -> None:
+    assert _takes_as_much(_parameters(is_now), _parameters(was))

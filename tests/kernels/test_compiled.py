@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from numba import prange
 from numba.core.caching import FunctionCache
 
+from core.kernels import disk_cache
 from core.kernels.compiled import GRAIN, at, kernel, prepared, store
 
 
@@ -63,3 +65,21 @@ def test_one_process_at_a_time_writes_the_cache(monkeypatch: pytest.MonkeyPatch)
     cache.save_overload((), None)
     look()
     assert free == [False, True]
+
+
+def test_R091_kernels_run_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    def no_folder(*_: Any) -> Any:
+        raise RuntimeError("no locator available")
+
+    def full(*_: Any) -> Any:
+        raise OSError("no space left on device")
+
+    disk_cache._tell_that_nothing_is_kept.cache_clear()
+    cache = count_up.serial._cache
+    monkeypatch.setattr(FunctionCache, "save_overload", full)
+    cache.save_overload((), None)
+    monkeypatch.setattr(disk_cache, "DiskCache", no_folder)
+    form = disk_cache.cached(numba.njit(lambda x: x + 1))
+    assert form(2) == 3
+    assert ["no space left on device" in said for said in caplog.messages] == [True, False]
+    assert all("NUMBA_CACHE_DIR" in said for said in caplog.messages)

@@ -12,7 +12,7 @@ import pytest
 from core.cli import run
 from core.runtime import CoreRuntime
 from sdk import registry
-from sdk.errors import InvalidRequestError, PluginMissingError
+from sdk.errors import InvalidConfigError, PluginMissingError
 from sdk.testing import Runtime, Suite, find_runtime, verify
 from sdk.testing.levels import LEVELS
 from sdk.testing.scheme_laws import LAWS as SCHEME_LAWS
@@ -92,10 +92,10 @@ def test_the_command_returns_1_and_explains_when_a_law_is_broken(capsys: pytest.
 
 
 def test_a_folder_that_is_no_plugin_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match=r"pyproject\.toml cannot be read"), on_path(tmp_path):
+    with pytest.raises(InvalidConfigError, match=r"pyproject\.toml cannot be read"), on_path(tmp_path):
         pass
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
-    with pytest.raises(InvalidRequestError, match="declares no plugin"), on_path(tmp_path):
+    with pytest.raises(InvalidConfigError, match="declares no plugin"), on_path(tmp_path):
         pass
 
 

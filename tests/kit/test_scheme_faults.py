@@ -109,6 +109,12 @@ def test_our_own_hold_every_law(scheme: str) -> None:
     assert results["Q5.engine"].status == ("skipped" if scheme == "compressed-tensors" else "passed")
 
 
+def test_a_scheme_can_be_asked_for_some_levels_alone() -> None:
+    report = verify_scheme("int8_weight_only", 1, 1)
+    assert [result.law for result in report.results] == ["Q1.options", "Q1.choice", "Q1.smaller"]
+    assert report.passed
+
+
 def test_the_command_proves_a_scheme_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plugins", "verify", "nothing-like-it"]) == 2
     assert "No installed plugin runs nothing-like-it" in capsys.readouterr().err

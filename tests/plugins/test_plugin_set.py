@@ -84,6 +84,8 @@ def test_the_lock_as_a_command(site: FakeSite, tmp_path: Path, capsys: pytest.Ca
     assert run(["plugins", "lock", "--check", str(file)]) == 1
     assert "engine-plugin-late 0.1.0 is installed, and not locked" in capsys.readouterr().out
     assert run(["plugins", "lock", "--check", str(tmp_path / "nowhere")]) == 2
+    (tmp_path / "latin").write_bytes(b"\xe9t\xe9")
+    assert run(["plugins", "lock", "--check", str(tmp_path / "latin")]) == 2
     assert run(["plugins", "lock", "-o", str(tmp_path / "no" / "folder")]) == 2
 
 

@@ -101,3 +101,10 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFix
     assert run(["plugins", "new", "x", "--output", str(tmp_path)]) == 2
     assert "not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("place", ["file/within", "n" * 300], ids=["within a file", "too long a name"])
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert run(["plugins", "new", "x", "--output", str(tmp_path / place)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
