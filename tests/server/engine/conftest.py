@@ -100,33 +100,64 @@ def llama(llama_folder: Path) -> Iterator[LLM]:
         yield llm
 
 
+class Shared:
+    """One client for many tests; another one after a test that has failed, which may have left it in any state.
+
+    Args:
+        make: Starts one.
+    """
+
+    def __init__(self, make: Callable[[], EngineClient]) -> None:
+        self._make, self._made = make, list[EngineClient]()
+        self.is_doubtful = False
+
+    def get(self) -> EngineClient:
+        """One that can be relied on."""
+        if self.is_doubtful:
+            self.close()
+        if not self._made:
+            self._made.append(self._make())
+        return self._made[0]
+
+    def close(self) -> None:
+        """End it."""
+        while self._made:
+            asyncio.run(self._made.pop().close())
+        self.is_doubtful = False
+
+
+SHARED: list[Shared] = []
+
+
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    """So that a test that has failed is the only one."""
+    if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+        for held in SHARED:
+            held.is_doubtful = True
+
+
 @contextmanager
-def shared(make: Callable[[], EngineClient]) -> Iterator[Callable[[], EngineClient]]:
-    """Gives one client to many tests; another one after a test that has left it broken or busy, so that it alone fails."""
-    held: list[EngineClient] = []
-
-    def get() -> EngineClient:
-        if held and not (held[0].is_ready and is_idle(held[0]) and not held[0]._streams):
-            asyncio.run(held.pop().close())
-        if not held:
-            held.append(make())
-        return held[0]
-
-    yield get
-    for client in held:
-        asyncio.run(client.close())
+def shared(make: Callable[[], EngineClient]) -> Iterator[Shared]:
+    """A client for several tests."""
+    made = Shared(make)
+    SHARED.append(made)
+    try:
+        yield made
+    finally:
+        SHARED.remove(made)
+        made.close()
 
 
 @pytest.fixture(scope="session")
-def opened(llama_folder: Path) -> Iterator[Callable[[], EngineClient]]:
-    with shared(lambda: EngineClient(str(llama_folder), max_queued_requests=100, **OPTIONS)) as get:
-        yield get
+def opened(llama_folder: Path) -> Iterator[Shared]:
+    with shared(lambda: EngineClient(str(llama_folder), max_queued_requests=100, **OPTIONS)) as made:
+        yield made
 
 
 @pytest_asyncio.fixture
-async def client(opened: Callable[[], EngineClient]) -> AsyncIterator[EngineClient]:
+async def client(opened: Shared) -> AsyncIterator[EngineClient]:
     """A client that every test leaves as it found it."""
-    client = await asyncio.to_thread(opened)
+    client = await asyncio.to_thread(opened.get)
     await client.ready()
     yield client
     await until_idle(client)

@@ -62,11 +62,13 @@ Register = Callable[..., None]
 
 
 async def failures(client: EngineClient, count: int = 5) -> asyncio.Future[Any]:
-    """Requests without an end of their own, of which the first is being computed."""
+    """Requests without an end of their own, which the engine has; the first is being computed."""
     params = replace(ENDLESS, logit_bias=NOT_BY_ITSELF)
     streams = [client.generate(prompt_ids(i, 9), params) for i in range(count)]
     await anext(streams[0])
-    return asyncio.gather(*(last(s) for s in streams), return_exceptions=True)
+    waiting = asyncio.gather(*(last(s) for s in streams), return_exceptions=True)
+    await until(lambda: len(client._thread._sequences) == count)
+    return waiting
 
 
 async def test_R090_kill_9_in_mid_flight(start: Start, llama: LLM) -> None:

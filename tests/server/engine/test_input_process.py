@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from .conftest import (
     OPTIONS,
     PATIENCE,
     SHORT,
+    Shared,
     expected,
     last,
     picture,
@@ -92,9 +93,9 @@ def bad_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def opened(llava_folder: Path, bad_folder: Path) -> Iterator[Callable[[], EngineClient]]:
-    with shared(lambda: EngineClient(str(llava_folder), input_timeout=TIMEOUT, input_processes=1, **OPTIONS)) as get:
-        yield get
+def opened(llava_folder: Path, bad_folder: Path) -> Iterator[Shared]:
+    with shared(lambda: EngineClient(str(llava_folder), input_timeout=TIMEOUT, input_processes=1, **OPTIONS)) as made:
+        yield made
 
 
 @pytest_asyncio.fixture
