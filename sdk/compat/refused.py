@@ -29,6 +29,10 @@ REFUSED = {
     **dict.fromkeys(
         ("MambaCacheManager", "MambaCacheParams", "MambaStateShapeCalculator", "MambaStateDtypeCalculator"), _STATES
     ),
+    **dict.fromkeys(
+        ("IsHybrid", "IsAttentionFree", "HasInnerState", "SupportsMambaPrefixCaching"),
+        f"take the base out: {_STATES}",
+    ),
     "SamplerOutput": f"{_SAMPLING}, and let forward return hidden states (tokens, hidden)",
     "Sampler": _SAMPLING,
     "get_sampler": _SAMPLING,
@@ -37,6 +41,7 @@ REFUSED = {
     "CacheConfig": "pages are the engine's; pass cache_config on as it comes, or None",
     "LinearMethodBase": "schemes are chosen by the engine, by a layer's name; leave linear_method out",
     "support_torch_compile": _WITHOUT,
+    "direct_register_custom_op": "call the kernel in a layer's forward: no step is traced, so nothing needs to be registered",
     "get_pp_group": f"pipeline stages: {_WITHOUT}",
     "make_layers": "write nn.ModuleList(Block(…) for _ in range(config.num_hidden_layers))",
     "get_tensor_model_parallel_rank": f"a rank: {_WITHOUT}; write -1 where a number of heads would stand",

@@ -287,6 +287,11 @@ def test_a_name_that_cannot_be_adapted_is_refused_with_the_way_to_write_it(name:
     assert f"`{name}`" in PAGE, "the page names it too"
 
 
+def test_the_page_names_what_is_refused() -> None:
+    table = PAGE[PAGE.index("## What is refused") :]
+    assert not [name for name in REFUSED if f"`{name}`" not in table]
+
+
 def test_an_import_of_a_refused_name_is_an_import_error() -> None:
     with pytest.raises(ImportError, match=r"sdk\.compat has no PagedAttention: use sdk\.compat\.layers\.Attention"):
         from sdk.compat import PagedAttention  # type: ignore[attr-defined]  # noqa: F401
