@@ -12,8 +12,9 @@ from sdk.speech import is_clip
 from .audio import load_audio
 from .audio_limits import CLIP, AudioLimits
 from .fetch import MediaFetcher
+from .halt import Halt
 from .image import MAX_BYTES, PICTURE, load_image
-from .source import is_remote
+from .source import Kind, is_remote
 
 
 def load_media(
@@ -54,12 +55,33 @@ def load_media(
     return [open_one(item) for item in value] if several else open_one(value)
 
 
-def fetch_media(fetcher: MediaFetcher, modality: str, url: str, audio_limits: AudioLimits | None = None) -> bytes:
-    """The bytes of a picture or clip at a URL.
+def check_remote(fetcher: MediaFetcher, modality: str, url: str) -> None:
+    """Refuse the URL of a picture or clip that `fetch_media` would refuse before it asks anybody.
+
+    Raises:
+        MediaForbiddenError: It may not be fetched.
+    """
+    fetcher.check(url, _bounds(modality)[0])
+
+
+def fetch_media(
+    fetcher: MediaFetcher,
+    modality: str,
+    url: str,
+    audio_limits: AudioLimits | None = None,
+    *,
+    halt: Halt | None = None,
+) -> bytes:
+    """The bytes of a picture or clip at a URL; `halt` ends it from another thread.
 
     Raises:
         MediaError: They may not be fetched, or did not come.
     """
+    return fetcher.fetch(url, *_bounds(modality, audio_limits), halt)
+
+
+def _bounds(modality: str, audio_limits: AudioLimits | None = None) -> tuple[Kind, int]:
+    """What a modality's media are called, and how many bytes one may have."""
     if modality == "image":
-        return fetcher.fetch(url, PICTURE, MAX_BYTES)
-    return fetcher.fetch(url, CLIP, (audio_limits or AudioLimits()).file_bytes)
+        return PICTURE, MAX_BYTES
+    return CLIP, (audio_limits or AudioLimits()).file_bytes

@@ -19,6 +19,7 @@ from ..errors import (
     MediaTooLargeError,
     MediaUnsupportedError,
 )
+from .halt import Halt
 from .source import Kind
 
 if TYPE_CHECKING:
@@ -66,28 +67,41 @@ class MediaFetcher:
         """Whether anything may be fetched."""
         return bool(self._places)
 
-    def fetch(self, url: str, kind: Kind, most: int) -> bytes:
+    def check(self, url: str, kind: Kind) -> None:
+        """Refuse a URL of which nothing may be fetched whatever its host's addresses are; asks nobody.
+
+        Raises:
+            MediaForbiddenError: It is such a one.
+        """
+        self._allowed(_parsed(_client_library(), url, kind), kind)
+
+    def fetch(self, url: str, kind: Kind, most: int, halt: Halt | None = None) -> bytes:
         """The bytes at a URL.
 
         Args:
             url: `http:` or `https:`.
             kind: Of medium, for messages.
             most: Bytes.
+            halt: Ends it from another thread.
 
         Raises:
             MediaForbiddenError: They may not come from there, or from where that leads.
             MediaTooLargeError: They are more than `most`.
             MediaFetchError: They did not come.
         """
+        halt = halt or Halt()
+        with halt.after(TOTAL_SECONDS):  # a host that trickles its headers is always in time with the next byte
+            return self._fetch(url, kind, most, halt, time.monotonic() + TOTAL_SECONDS)
+
+    def _fetch(self, url: str, kind: Kind, most: int, halt: Halt, deadline: float) -> bytes:
         httpx2 = _client_library()
-        deadline = time.monotonic() + TOTAL_SECONDS
         place = _parsed(httpx2, url, kind)
         for _ in range(MAX_REDIRECTS + 1):
             addresses = self._checked(place, kind)
             try:
-                leads_to, body = self._get(httpx2, place, addresses[0], kind, most, deadline)
+                leads_to, body = self._get(httpx2, place, addresses[0], kind, most, halt, deadline)
             except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError) as e:
-                slow = isinstance(e, httpx2.TimeoutException)
+                slow = isinstance(e, httpx2.TimeoutException) or halt.is_set
                 what = "did not answer in time" if slow else "could not be reached, or broke off"
                 raise _failed(f"the host of this {kind.noun} {what}; try again, or send a data: URI", kind) from e
             if leads_to is None:
@@ -97,8 +111,8 @@ class MediaFetcher:
             place = leads_to
         raise _failed(f"this {kind.noun}'s URL leads on more than {MAX_REDIRECTS} times", kind)
 
-    def _checked(self, url: httpx2.URL, kind: Kind) -> Sequence[str]:
-        """The addresses of a URL's host, all of which may be dialled."""
+    def _allowed(self, url: httpx2.URL, kind: Kind) -> tuple[str, int]:
+        """Host and port of a URL, which are among those that are allowed."""
         if url.scheme not in _PORTS:
             raise _forbidden(f"{kind.noun}s are not fetched from {url.scheme[:20]}: URLs", kind)
         if url.userinfo:
@@ -108,6 +122,11 @@ class MediaFetcher:
             raise _forbidden(
                 f"{kind.noun}s are not fetched from this host; send a data: URI, or have the host allowed", kind
             )
+        return host, port
+
+    def _checked(self, url: httpx2.URL, kind: Kind) -> Sequence[str]:
+        """The addresses of a URL's host, all of which may be dialled."""
+        host, port = self._allowed(url, kind)
         try:
             addresses = self._resolve(host, port)
         except OSError as e:
@@ -126,24 +145,24 @@ class MediaFetcher:
         return all(a.is_global and not a.is_multicast and not a.is_reserved for a in _with_carried(address))
 
     def _get(
-        self, httpx2: Any, url: httpx2.URL, address: str, kind: Kind, most: int, deadline: float
+        self, httpx2: Any, url: httpx2.URL, address: str, kind: Kind, most: int, halt: Halt, deadline: float
     ) -> tuple[httpx2.URL | None, bytes]:
         """One request to one address: where it leads, or what it brings."""
         left = deadline - time.monotonic()
-        if left <= 0:
+        if left <= 0 or halt.is_set:
             raise httpx2.ReadTimeout("no time is left")
         timeout = httpx2.Timeout(left, connect=min(CONNECT_SECONDS, left))
         headers = {"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity", "User-Agent": "engine"}
-        with httpx2.Client(trust_env=False, follow_redirects=False, timeout=timeout) as client:
-            request = client.build_request(
-                "GET", url.copy_with(host=address), headers=headers, extensions={"sni_hostname": url.host}
-            )
+        client = httpx2.Client(trust_env=False, follow_redirects=False, timeout=timeout)
+        with client, halt.watching() as trace:
+            extensions = {"sni_hostname": url.host, "trace": trace}
+            request = client.build_request("GET", url.copy_with(host=address), headers=headers, extensions=extensions)
             response = client.send(request, stream=True)
             try:
                 if response.status_code in _REDIRECTS and "location" in response.headers:
                     return _parsed(httpx2, str(url.join(response.headers["location"])), kind), b""
                 _check_answer(response, kind, most)
-                return None, _read(httpx2, response, kind, most, deadline)
+                return None, _read(httpx2, response, kind, most, halt)
             finally:
                 response.close()
 
@@ -174,14 +193,16 @@ def _check_answer(response: httpx2.Response, kind: Kind, most: int) -> None:
         raise _excessive(kind, most)
 
 
-def _read(httpx2: Any, response: httpx2.Response, kind: Kind, most: int, deadline: float) -> bytes:
+def _read(httpx2: Any, response: httpx2.Response, kind: Kind, most: int, halt: Halt) -> bytes:
     body = bytearray()
     for part in response.iter_raw():
         body += part
         if len(body) > most:
             raise _excessive(kind, most)
-        if time.monotonic() > deadline:
-            raise httpx2.ReadTimeout("the time is over")
+        if halt.is_set:  # what came before its socket was shut would be read yet
+            break
+    if halt.is_set:  # nor is a body whole because it ends there
+        raise httpx2.ReadTimeout("the time is over")
     return bytes(body)
 
 

@@ -27,7 +27,7 @@ SMALL_BYTES = 128 * 1024
 FORM_BYTES = 256 * 1024
 """Of a form, read before others have their turn."""
 BUFFERED_BYTES = 2**30
-"""Bodies of all requests in flight together."""
+"""Bodies of all requests in flight together, and what was fetched for them."""
 
 
 class BodyReader:
@@ -38,15 +38,19 @@ class BodyReader:
 
     Attributes:
         places: Of the large bodies that are parsed at a time.
-        held: Bytes of all bodies.
+        held: Bytes of all bodies, and of what was fetched for them.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.most, self.idle = settings.max_body_bytes, settings.idle_timeout
         self.places, self.held = asyncio.Semaphore(settings.max_uploads), 0
 
-    async def read(self, request: Request) -> list[bytes]:
+    async def read(self, request: Request, held: Held) -> list[bytes]:
         """The whole body, in the parts in which it came: to join a large one would copy it in the event loop.
+
+        Args:
+            request: Whose.
+            held: Counts it.
 
         Raises:
             HttpError: It is too large, or does not come.
@@ -56,27 +60,15 @@ class BodyReader:
         if said.isdigit() and len(said) < 20 and int(said) > self.most:
             raise await self._too_large(request)
         parts: list[bytes] = []
-        size = 0
-        try:
-            while True:
-                message = await self._next(request)
-                part = message.get("body", b"")
-                parts.append(part)
-                size += len(part)
-                self.held += len(part)
-                if size > self.most:
-                    raise await self._too_large(request)
-                if self.held > BUFFERED_BYTES:
-                    raise OverloadedError("the requests that are being received take all the memory there is for them")
-                if not message.get("more_body"):
-                    return parts
-        except BaseException:
-            self.release(size)
-            raise
-
-    def release(self, size: int) -> None:
-        """Count a body no longer."""
-        self.held -= size
+        while True:
+            message = await self._next(request)
+            part = message.get("body", b"")
+            parts.append(part)
+            held.add(len(part))
+            if held.size > self.most:
+                raise await self._too_large(request)
+            if not message.get("more_body"):
+                return parts
 
     async def _next(self, request: Request) -> Message:
         try:
@@ -99,6 +91,37 @@ class BodyReader:
         return HttpError(413, f"the request has more than {self.most} bytes")
 
 
+class Held:
+    """What one request holds of the memory that there is for all. Within it, as a context manager.
+
+    Args:
+        reader: Of all.
+
+    Attributes:
+        size: Bytes.
+    """
+
+    def __init__(self, reader: BodyReader) -> None:
+        self.size, self._reader = 0, reader
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.held -= self.size
+
+    def add(self, size: int) -> None:
+        """Count so many bytes more.
+
+        Raises:
+            OverloadedError: That is more than there is.
+        """
+        self.size += size
+        self._reader.held += size
+        if self._reader.held > BUFFERED_BYTES:
+            raise OverloadedError("the requests that are being received take all the memory there is for them")
+
+
 def route_for(content_type: str, reader: BodyReader) -> type[APIRoute]:
     """A kind of route whose bodies are of this type."""
 
@@ -108,19 +131,17 @@ def route_for(content_type: str, reader: BodyReader) -> type[APIRoute]:
 
             async def checked(request: Request) -> Response:
                 _check_type(request, content_type)
-                parts = await reader.read(request)
-                size = sum(map(len, parts))
-                try:
+                with Held(reader) as request.state.held:
+                    parts = await reader.read(request, request.state.held)
                     if self.body_field is None:
                         return await handle(_Form(request, parts))
+                    size = request.state.held.size
                     if size > SMALL_BYTES:
                         async with reader.places:
                             value = await asyncio.to_thread(_checked, parts, self.body_field)
                     else:
                         value = parse(b"".join(parts)) if size else None
                     return await handle(_Json(request, value, is_empty=not size))
-                finally:
-                    reader.release(size)
 
             return checked
 

@@ -83,6 +83,14 @@ class Gate:
                 await self.app(scope, receive, send_named)
         except ClientDisconnect:
             state["outcome"] = "left"
+        except asyncio.CancelledError:
+            if not self.draining:
+                raise
+            # The server ends, and cuts off who is not done: nothing that its log should trace.
+            state["outcome"] = DrainingError.code
+            if not status:
+                error = DrainingError("the server has ended before this request was done")
+                await problem_of(error).response()(scope, receive, send_named)
         except Exception as error:
             logger.exception("request %s failed", request_id)
             state["outcome"] = "internal_error"

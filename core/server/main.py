@@ -94,6 +94,7 @@ class Host:
             self._end()
 
     def _end(self) -> None:
+        self.app.draining = True
         self.server.force_exit = self.server.should_exit = True
 
     async def _drain(self) -> None:

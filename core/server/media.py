@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from ..errors import InvalidRequestError, MediaForbiddenError
-from ..media.door import fetch_media
+from starlette.requests import Request
+
+from ..errors import InvalidRequestError, MediaForbiddenError, RequestTimeoutError
+from ..media.door import check_remote, fetch_media
 from ..media.fetch import MediaFetcher
 from ..media.source import is_remote, is_url
+from .body import Held
 from .embeds import read_embeds
+from .fetches import Fetches
 from .models import ServedModel
 from .protocol.chat import (
     AudioPart,
@@ -26,35 +29,81 @@ from .protocol.chat import (
     TextPart,
 )
 from .settings import ServerSettings
+from .sse import unless_gone
 
-FETCHES = 8
-"""Media that are fetched at a time, for all requests together: who sends slow URLs waits for others who do."""
 MOST_FETCHED = 16
 """Media of one request that are fetched, where its model takes any number."""
+LEAST_SECONDS = 0.001
+"""What an engine gets in which to find that the time is over."""
+
+
+class Opened(NamedTuple):
+    """A conversation as engines take it, and what is left of its time.
+
+    Attributes:
+        messages: Their media are bytes or `data:` URIs.
+        timeout: Seconds that are left for the answer.
+    """
+
+    messages: list[dict[str, Any]]
+    timeout: float
 
 
 class MediaDoor:
-    """Brings a client's messages into the form that engines take, and fetches what may be fetched."""
+    """Brings a client's messages into the form that engines take, and fetches what may be fetched.
+
+    Attributes:
+        fetches: Those that run or wait.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.fetcher = MediaFetcher(settings.allowed_media_hosts, settings.allowed_media_networks)
+        self.fetches = Fetches()
         self._takes_embeds = settings.enable_mm_embeds
-        self._workers = ThreadPoolExecutor(FETCHES, "media-fetch")
 
-    async def open(self, messages: Sequence[Message], model: ServedModel) -> list[dict[str, Any]]:
-        """Messages whose media are bytes or `data:` URIs.
+    async def open(self, request: Request, messages: Sequence[Message], model: ServedModel, timeout: float) -> Opened:
+        """The messages, with what had to be fetched for them within `timeout` seconds.
 
         Raises:
             MediaError: A picture or clip comes from where none may come from, or does not come.
+            OverloadedError: Too many are fetched for others, or take what memory there is for requests.
+            RequestTimeoutError: They did not come in time.
+            ClientDisconnect: The client has left.
         """
         made = [_message(message, f"messages.{i}") for i, message in enumerate(messages)]
         await _all(self._read(part) for message in made for part in _parts(message, "image_embeds"))
         media = [part for message in made for part in _parts(message, "image", "audio")]
         remote = [part for part in media if _is_remote(part[part["type"]])]
-        if remote:
-            _check_number(remote, model)
-            await _all(self._fill(part) for part in remote)
-        return made
+        if not remote:
+            return Opened(made, timeout)
+        _check_number(remote, model)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                await unless_gone(request, self._fetch(remote, request.state.held))
+        except TimeoutError:
+            raise RequestTimeoutError(
+                f"the request's {timeout:g} s were over before its media had come", param="timeout"
+            ) from None
+        return Opened(made, max(deadline - loop.time(), LEAST_SECONDS))
+
+    async def _fetch(self, parts: Sequence[dict[str, Any]], held: Held) -> None:
+        """Put what URLs name in their place; when one fails, none is fetched on."""
+        await asyncio.to_thread(self._check, parts)
+        self.fetches.check_room()
+        await _all(self._fill(part, held) for part in parts)
+
+    def _check(self, parts: Sequence[dict[str, Any]]) -> None:
+        for part in parts:
+            check_remote(self.fetcher, part["type"], part[part["type"]])
+
+    async def _fill(self, part: dict[str, Any], held: Held) -> None:
+        modality = part["type"]
+        url = part[modality].strip()
+        data = await self.fetches.run(lambda halt: fetch_media(self.fetcher, modality, url, halt=halt))
+        held.add(len(data))
+        part[modality] = data
 
     async def _read(self, part: dict[str, Any]) -> None:
         """Embeddings of a client's, where these are taken."""
@@ -65,13 +114,6 @@ class MediaDoor:
                 param="messages",
             )
         part["image_embeds"] = await asyncio.to_thread(read_embeds, part["image_embeds"], "messages")
-
-    async def _fill(self, part: dict[str, Any]) -> None:
-        modality = part["type"]
-        loop = asyncio.get_running_loop()
-        part[modality] = await loop.run_in_executor(
-            self._workers, fetch_media, self.fetcher, modality, part[modality].strip()
-        )
 
 
 def without_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -88,10 +130,14 @@ def without_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-async def _all(work: Any) -> None:
-    """Wait for all, or for the first that fails."""
-    coroutines: list[Coroutine[Any, Any, None]] = list(work)
-    await asyncio.gather(*coroutines)
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all; when one fails, none goes on."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for coroutine in work:
+                group.create_task(coroutine)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def _parts(message: dict[str, Any], *kinds: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from ..outputs import RequestOutput
+from .fetches import Fetches
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
@@ -39,6 +40,14 @@ class Metrics:
         self.queued = seconds("request_queue_time", "From a prompt's arrival to its first step.", *_MODEL)
         self.whole = seconds("e2e_request_latency", "From a prompt's arrival to its end.", *_MODEL)
         self.loop_lag = Gauge("engine_event_loop_lag_seconds", "How late the event loop is.", registry=registry)
+        self.fetches = Gauge(
+            "engine_num_media_fetches", "Media being fetched for clients.", ["state"], registry=registry
+        )
+
+    def watch_fetches(self, fetches: Fetches) -> None:
+        """Tell how many there are whenever somebody asks."""
+        self.fetches.labels("running").set_function(lambda: fetches.running)
+        self.fetches.labels("waiting").set_function(lambda: fetches.waiting)
 
     def http(self, route: str, method: str, status: int, taken: float) -> None:
         """Count a request."""

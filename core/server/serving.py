@@ -45,6 +45,7 @@ class Serving:
         self.bodies = BodyReader(self.settings)
         self.metrics.registry.register(EngineSeries(self.models))
         self.media = MediaDoor(self.settings)
+        self.metrics.watch_fetches(self.media.fetches)
 
     def choose(self, request: Request, body: RequestBody, task: str) -> ServedModel:
         """The model that a request asks for, and what it asks for that nobody knows.

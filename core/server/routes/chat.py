@@ -48,7 +48,7 @@ def router(serving: Serving) -> APIRouter:
 
 async def _start(serving: Serving, request: Request, body: ChatRequest, model: ServedModel, tools: Tools) -> Outputs:
     """Hand the conversation to the engine."""
-    messages = await serving.media.open(body.messages, model)
+    messages, timeout = await serving.media.open(request, body.messages, model, serving.timeout(body.timeout))
     body.messages = []  # what is large in them is the prompt's alone, and is let go of with it
     serving.log_prompt(request, lambda: without_media(messages))
     kwargs = template_kwargs(body, trusted=serving.settings.trust_request_template)
@@ -58,7 +58,7 @@ async def _start(serving: Serving, request: Request, body: ChatRequest, model: S
         messages,
         body.sampling_params(model.engine.default_sampling_params(), forced=tools.structured(), **_own_params(body)),
         request.state.request_id,
-        timeout=serving.timeout(body.timeout),
+        timeout=timeout,
         priority=body.priority,
         tools=tools.declared,
         **kwargs,

@@ -47,14 +47,14 @@ def router(serving: Serving) -> APIRouter:
 async def _start(
     serving: Serving, request: Request, body: ResponsesRequest, model: ServedModel, tools: Tools
 ) -> Outputs:
-    messages = await serving.media.open(body.messages(), model)
+    messages, timeout = await serving.media.open(request, body.messages(), model, serving.timeout(None))
     body.input = ""  # what is large in it is the prompt's alone, and is let go of with it
     serving.log_prompt(request, lambda: without_media(messages))
     return model.engine.chat(
         messages,
         _params(body, model.engine.default_sampling_params(), tools),
         request.state.request_id,
-        timeout=serving.timeout(None),
+        timeout=timeout,
         tools=tools.declared,
     )
 

@@ -25,7 +25,7 @@ def router(serving: Serving) -> APIRouter:
     async def tokenize(request: Request, body: TokenizeRequest) -> Response:
         """The tokens of a text, or of a conversation as the model sees it."""
         model = serving.choose_any(request, body)
-        ids = await _ids(serving, body, model)
+        ids = await _ids(serving, request, body, model)
         inputs = model.engine.engine.inputs
         made: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": model.engine.plan.max_model_len}
         if body.return_token_strs:
@@ -51,7 +51,7 @@ def router(serving: Serving) -> APIRouter:
     return routes
 
 
-async def _ids(serving: Serving, body: TokenizeRequest, model: ServedModel) -> list[int]:
+async def _ids(serving: Serving, request: Request, body: TokenizeRequest, model: ServedModel) -> list[int]:
     inputs = model.engine.engine.inputs
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequestError("give either prompt or messages", param="prompt")
@@ -60,7 +60,7 @@ async def _ids(serving: Serving, body: TokenizeRequest, model: ServedModel) -> l
         tokenize = inputs.tokenizer
         found = await asyncio.to_thread(tokenize, text, add_special_tokens=body.add_special_tokens, verbose=False)
         return list(found["input_ids"])
-    messages = await serving.media.open(body.messages, model)
+    messages, _ = await serving.media.open(request, body.messages, model, serving.timeout(None))
     kwargs = template_kwargs(body, trusted=serving.settings.trust_request_template)
     made = await asyncio.to_thread(inputs.process_chat, messages, tools=body.tools, **kwargs)
     return list(made.prompt.prompt_token_ids)
