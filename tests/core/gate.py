@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -22,13 +23,21 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.001)
 
 
+def wait_until(condition: Callable[[], Any]) -> None:
+    """The same where no event loop runs."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 async def begun(llm: AsyncLLM, count: int) -> None:
     """Until so many requests are with the engine: it knows of all of them before its next step but one."""
     await until(lambda: sum(stream.begun for stream in llm._streams.values()) == count)
 
 
 async def settle(llm: AsyncLLM) -> None:
-    """Until the engine's thread has done what it was asked for, and has told of it."""
+    """Until the thread of an engine that nothing holds has done what it was asked for, and has told of it."""
     done, send = threading.Event(), llm._thread._send
     send(lambda: send(done.set))  # a turn later: what comes of a turn is told at its end
     assert await asyncio.to_thread(done.wait, PATIENCE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +18,7 @@ from core.grammar.cursor import GrammarCursor
 from core.sampling.structured import GrammarSource
 
 from .conftest import prompt_ids, tokens
-from .gate import PATIENCE
+from .gate import PATIENCE, wait_until
 
 SCHEMA = {
     "type": "object",
@@ -217,10 +216,7 @@ def test_R022_a_hundred_heavy_grammars_at_once_leave_no_thread_and_no_process_be
         assert compiler._flights == {}
     finally:
         compiler.close()
-    patience = time.monotonic() + PATIENCE
-    while threading.active_count() > threads:  # a timer that was cancelled ends when it gets to it
-        assert time.monotonic() < patience
-        time.sleep(0.01)
+    wait_until(lambda: threading.active_count() <= threads)  # a timer that was cancelled ends when it gets to it
 
 
 def test_R022_a_heavy_grammar_does_not_disturb_who_runs(llama: LLM, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from core.media.audio import load_audio
 from core.media.audio_limits import AudioLimits
 from core.media.audio_pool import AudioDecoders, decoders
 
-from ..core.gate import PATIENCE
+from ..core.gate import PATIENCE, wait_until
 from .conftest import Open
 from .fake import RATE as MODEL_RATE
 from .fake import Speech, said
@@ -111,10 +111,7 @@ def test_R043_others_go_on_meanwhile(faulty: AudioDecoders) -> None:
         made = list(pool.map(one, [b"HANG!!!!", b"HANG!!!!", b"CRASH!!!", *[GOOD] * 9]))
     assert made == [*["the clip takes too long to decode"] * 2, "the clip makes its decoder crash", *[1.0] * 9]
     assert len(faulty._idle) <= 2
-    patience = time.monotonic() + PATIENCE
-    while threading.active_count() > threads:  # a timer that was cancelled ends when it gets to it
-        assert time.monotonic() < patience
-        time.sleep(0.01)
+    wait_until(lambda: threading.active_count() <= threads)  # a timer that was cancelled ends when it gets to it
 
 
 def test_an_error_of_the_clips_own_costs_no_child(faulty: AudioDecoders) -> None:
@@ -177,10 +174,7 @@ def test_children_end_with_their_parent() -> None:
     )
     made = subprocess.run([sys.executable, "-c", code], input=GOOD, capture_output=True, check=False, timeout=120)
     pid = int(made.stdout)
-    until = time.monotonic() + PATIENCE
-    while is_running(pid):
-        assert time.monotonic() < until, "it still runs"
-        time.sleep(0.05)
+    wait_until(lambda: not is_running(pid))
 
 
 def is_running(pid: int) -> bool:
