@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +55,38 @@ def test_each_brings_what_its_wheel_needs(folder: Path) -> None:
     assert (folder / said["readme"]).is_file()
     assert said["license"]
     assert said["requires-python"] == ">=3.11"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SDK's wheel, built from the source tree and unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def out_of(installed: Path, *command: str) -> str:
+    """What a command prints that has the wheel, and no source tree."""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    ran = subprocess.run(
+        [sys.executable, *command], cwd=installed.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_the_wheel_makes_plugins(installed: Path) -> None:
+    assert str(installed) in out_of(installed, "-c", "import core; print(core.__file__)")
+    made = out_of(installed, "-m", "core.cli", "plugins", "new", "mine")
+    assert "engine-plugin-mine/pyproject.toml" in made
+    assert (installed.parent / "engine-plugin-mine" / "src" / "engine_plugin_mine" / "model.py").is_file()
+
+
+def test_the_wheel_brings_the_pages_that_its_messages_name(installed: Path) -> None:
+    page = Path(out_of(installed, "-c", "from sdk.testing.law import PAGE; print(PAGE)").strip())
+    assert page.is_relative_to(installed)
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "verify.md").read_text(encoding="utf-8")

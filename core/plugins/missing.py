@@ -37,7 +37,7 @@ def missing_architecture(architecture: str, claims: Iterable[Claim]) -> PluginMi
             + _near(architecture, claims, "architecture")
             + (
                 " Look for a package that provides the entry point group engine.v1 for it,"
-                " or write a plugin: docs/ tells how, and one file is enough to start."
+                " or write a plugin: engine plugins new NAME makes one that works, to be changed into yours."
             )
         )
     return PluginMissingError(message, param="architecture")
@@ -55,7 +55,7 @@ def missing_model_type(
     if disabled:
         message += f" {', '.join(disabled)} may, but ENGINE_PLUGINS leaves it out; add it there."
     message += _near(model_type, claims, "model_type") + (
-        " A plugin answers one by its entry point group engine.v1.model_types; docs/ tells how."
+        " A plugin answers one by its entry point group engine.v1.model_types."
     )
     return PluginMissingError(message, param="model_type")
 

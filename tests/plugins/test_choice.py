@@ -112,12 +112,12 @@ def test_a_missing_plugin_of_ours_is_an_answer(site: FakeSite) -> None:
     assert str(caught.value) == "No installed plugin runs FuyuForCausalLM; try: pip install engine-plugin-fuyu"
 
 
-def test_a_missing_plugin_that_nobody_knows_tells_near_names_and_where_to_read(site: FakeSite) -> None:
+def test_a_missing_plugin_that_nobody_knows_tells_near_names_and_how_to_make_one(site: FakeSite) -> None:
     site.install("engine-plugin-fake", "FakeForCausalLM")
     with pytest.raises(PluginMissingError) as caught:
         Catalog.of(site.folder).resolve("FakedForCausalLM")
     assert "FakeForCausalLM" in str(caught.value)
-    assert "docs/" in str(caught.value)
+    assert "engine plugins new" in str(caught.value)
 
 
 def test_why_tells_the_decision_without_importing(site: FakeSite) -> None:
