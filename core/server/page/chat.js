@@ -9,6 +9,7 @@ export class Chat {
     this.model = null;
     this.messages = [];
     this.attached = [];
+    this.reading = Promise.resolve();
     this.example = {};
     this.running = null;
     $("ask").onsubmit = (event) => { event.preventDefault(); this.send(); };
@@ -49,8 +50,13 @@ export class Chat {
 
   stop() { this.running?.abort(); }
 
-  /** Add files to the next question. */
-  async attach(files) {
+  /** Add files to the next question, which waits until they have been read. */
+  attach(files) {
+    this.reading = this.reading.then(() => this.#read(files));
+    return this.reading;
+  }
+
+  async #read(files) {
     for (const file of files) {
       const kind = file.type.split("/")[0];
       if (!["image", "audio"].includes(kind) || !this.model.modalities.includes(kind)) {
@@ -68,6 +74,7 @@ export class Chat {
   }
 
   async send() {
+    await this.reading;
     const text = $("question").value.trim();
     if (this.running || (!text && !this.attached.length)) return;
     const asked = { text, attached: this.attached };

@@ -132,6 +132,23 @@ def test_a_picture_is_dropped_and_asked_about(page: Page, http: httpx2.Client) -
     assert not page.all("#attached li")
 
 
+def test_a_question_waits_for_a_file_that_is_being_read(page: Page) -> None:
+    page.limit(TOKENS)
+    page.driver.execute_script("""
+        const read = FileReader.prototype.readAsDataURL;
+        FileReader.prototype.readAsDataURL = function (file) {
+            window.readOn = () => { FileReader.prototype.readAsDataURL = read; read.call(this, file); };
+        };
+    """)
+    page.driver.find_element("id", "chat-files").send_keys(str(EXAMPLE))
+    page.until(lambda: page.driver.execute_script("return !!window.readOn"), "nothing is read")
+    page.one("#question").send_keys("How many?", Keys.ENTER)
+    assert not page.all(".user")
+    page.driver.execute_script("window.readOn()")
+    page.answer()
+    assert page.one(".user img")
+
+
 def test_a_picture_can_be_chosen_and_taken_off_again(page: Page) -> None:
     page.driver.find_element("id", "chat-files").send_keys(str(EXAMPLE))
     page.click("#attached button")
