@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from sdk.interfaces import Model
+from sdk.multimodal.processor import HF_DATA_NAMES
 from sdk.pooling import POOLING_TASKS
 from sdk.spec import Capabilities
 
@@ -75,6 +77,7 @@ class Blueprint:
             capabilities = for_task(asked.task, capabilities, plugin, plugin.load("model"))
         _refuse_what_it_cannot(plugin, capabilities)
         config = EngineConfig.make(model, options, plugin.architecture.runtime_defaults)
+        _refuse_unknown_modalities(config, capabilities)
         dtype, device = resolve_dtype(config, checkpoint), resolve_device(config)
         scheme = choose_scheme(config, checkpoint, plugin, capabilities)
         built = build_model(plugin, config, checkpoint, dtype)
@@ -121,3 +124,16 @@ def _refuse_what_it_cannot(plugin: ResolvedPlugin, capabilities: Capabilities) -
             f"{', '.join(KNOWN_TASKS)}",
             param="model",
         )
+
+
+def _refuse_unknown_modalities(config: EngineConfig, capabilities: Capabilities) -> None:
+    """A limit of what no model takes is a slip; one of what this model does not take may be meant for others beside it."""
+    known = {*capabilities.modalities, *HF_DATA_NAMES}
+    for modality in config.limit_mm_per_prompt:
+        if modality not in known:
+            near = difflib.get_close_matches(modality, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+            raise InvalidConfigError(
+                f"limit_mm_per_prompt has a limit of {modality!r}, which is no modality{hint}",
+                param="limit_mm_per_prompt",
+            )

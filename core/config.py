@@ -6,9 +6,12 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import InvalidConfigError
+
+DEFAULT_LIMITS: Mapping[str, int] = {"image": 8}
+"""Most items in a prompt of modalities whose limit nobody gave; of others any number is taken."""
 
 
 class EngineConfig(BaseModel):
@@ -32,8 +35,8 @@ class EngineConfig(BaseModel):
         enable_prefix_caching: Share the pages of equal beginnings; None: where the model can.
         encoder_cache_bytes: Most embeddings of media kept for requests to come; 0: none.
         processing_cache_bytes: Most processed media kept for requests to come; 0: none.
-        limit_mm_per_prompt: Modality → most items in a prompt. Where no item of any modality is allowed, what only media
-            need is not loaded.
+        limit_mm_per_prompt: Modality → most items in a prompt; one that is not named keeps its default, which for pictures is 8.
+            Where no item of any modality is allowed, what only media need is not loaded.
         max_audio_seconds: Longest clip.
         allowed_media_hosts: Hosts that pictures and clips may be fetched from; none: nothing is fetched.
         allowed_media_networks: Private networks, as `"10.1.0.0/16"`, that these hosts may be in.
@@ -69,7 +72,7 @@ class EngineConfig(BaseModel):
     enable_prefix_caching: bool | None = None
     encoder_cache_bytes: int = Field(256 * 2**20, ge=0)
     processing_cache_bytes: int = Field(256 * 2**20, ge=0)
-    limit_mm_per_prompt: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: {"image": 8})
+    limit_mm_per_prompt: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: dict(DEFAULT_LIMITS))
     max_audio_seconds: float = Field(1800.0, gt=0, le=86_400)
     allowed_media_hosts: tuple[str, ...] = ()
     allowed_media_networks: tuple[str, ...] = ()
@@ -88,9 +91,16 @@ class EngineConfig(BaseModel):
     check_weights: bool = False
     disable_progress: bool = False
 
+    @field_validator("limit_mm_per_prompt")
+    @classmethod
+    def _over_the_default(cls, given: dict[str, int]) -> dict[str, int]:
+        return {**DEFAULT_LIMITS, **given}
+
     @classmethod
     def make(cls, model: str, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> EngineConfig:
         """Validate options; values the user left out come from `defaults` (a plugin's `runtime_defaults`).
+
+        So do limits of modalities that the user's `limit_mm_per_prompt` does not name.
 
         Raises:
             InvalidConfigError: An option is unknown or out of range; it is named, with the nearest known name.
@@ -100,8 +110,12 @@ class EngineConfig(BaseModel):
                 near = difflib.get_close_matches(name, cls.model_fields, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(cls.model_fields))}"
                 raise InvalidConfigError(f"unknown option {name!r}{hint}", param=name)
+        given = {**(defaults or {}), "model": model, **{k: _plain(v) for k, v in options.items()}}
+        theirs, own = ((found or {}).get("limit_mm_per_prompt") for found in (defaults, options))
+        if isinstance(theirs, Mapping) and isinstance(own, Mapping):
+            given["limit_mm_per_prompt"] = {**theirs, **own}
         try:
-            return cls(**{**(defaults or {}), "model": model, **{k: _plain(v) for k, v in options.items()}})
+            return cls(**given)
         except ValidationError as e:
             problems = [f"{'.'.join(map(str, p['loc']))}: {p['msg']} (got {p['input']!r:.60})" for p in e.errors()[:5]]
             raise InvalidConfigError("; ".join(problems), param=str(e.errors()[0]["loc"][0])) from None

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InvalidRequestError
+from .limits import LIMIT_HELP, parse_limits
 from .output import as_json, pairs
 from .plugin_options import PLUGIN_OPTION_HELP, parse_plugin_options
 from .quantization import QUANTIZATION_HELP, parse_quantization
@@ -23,9 +23,7 @@ def explain(
     max_model_len: Annotated[int | None, typer.Option("--max-model-len", help="Longest sequence, in tokens.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option("--max-num-seqs", help="Most sequences in a step.")] = None,
     kv_cache_bytes: Annotated[int | None, typer.Option("--kv-cache-bytes", help="Size of the page pool.")] = None,
-    limit: Annotated[
-        list[str] | None, typer.Option("--limit", help="MODALITY=N: most items in a prompt; image=0: text alone.")
-    ] = None,
+    limit: Annotated[list[str] | None, typer.Option("--limit", "--limit-mm-per-prompt", help=LIMIT_HELP)] = None,
     plugin: Annotated[
         list[str] | None, typer.Option("--plugin", help="ARCH=distribution, where two claim one.")
     ] = None,
@@ -47,7 +45,7 @@ def explain(
         "max_model_len": max_model_len,
         "max_num_seqs": max_num_seqs,
         "kv_cache_bytes": kv_cache_bytes,
-        "limit_mm_per_prompt": _limits(limit) if limit else None,
+        "limit_mm_per_prompt": parse_limits(limit) if limit else None,
         "plugins": parse_pins(plugin or []),
         "plugin_options": parse_plugin_options(plugin_option),
     }
@@ -55,14 +53,3 @@ def explain(
     print(as_json(found.as_json()) if json else pairs(found.lines()))
     if found.refused is not None:
         raise typer.Exit(1)
-
-
-def _limits(given: list[str]) -> dict[str, int]:
-    """`["image=0"]` → `{"image": 0}`."""
-    limits = {}
-    for text in given:
-        modality, _, count = text.partition("=")
-        if not modality or not count.isdecimal():
-            raise InvalidRequestError(f"--limit is MODALITY=N, such as image=0, not {text!r}", param="--limit")
-        limits[modality] = int(count)
-    return limits

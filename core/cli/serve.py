@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,63 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidConfigError, InvalidRequestError
+from .limits import LIMIT_HELP, parse_limits
+from .option_sources import option, read_config
 from .plugin_options import PLUGIN_OPTION_HELP, parse_plugin_options
-
-
-def _option(*names: str, help: str, default: object = None, **more: Any) -> Any:
-    """An option that the environment may give as well: `--max-model-len` as ENGINE_MAX_MODEL_LEN."""
-    name = names[0].partition("/")[0].removeprefix("--").replace("-", "_").upper().removeprefix("ENGINE_")
-    shown = False if default is None else str(default)
-    return typer.Option(*names, help=help, envvar=f"ENGINE_{name}", show_default=shown, **more)
-
-
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Values of a file, under those of flags and of the environment."""
-    if path is None:
-        return None
-    known = {p.name for p in context.command.params if p.name} - {"config"}
-    from ..config import EngineConfig
-    from ..server.settings import ServerSettings, unknown_option
-
-    others = {*EngineConfig.model_fields, *ServerSettings.model_fields} - {"model"}
-    defaults: dict[str, Any] = {}
-    for key, value in _load(path).items():
-        name = _ALIASES.get(key.replace("-", "_"), key.replace("-", "_"))
-        if name not in known and name not in others:
-            raise unknown_option(key, dict.fromkeys(sorted(known | others)))
-        defaults[name] = _as_flag(name, value) if name in known else value
-    context.default_map = defaults
-    context.obj = {name: value for name, value in defaults.items() if name not in known}
-    return path
-
-
-_ALIASES = {"model": "models", "served_model_names": "served_model_name", "api_keys": "api_key", "plugins": "plugin",
-            "limit_mm_per_prompt": "limit", "allowed_origins": "allowed_origin", "allowed_media_hosts": "allowed_media_host",
-            "allowed_media_networks": "allowed_media_network", "enable_prefix_caching": "prefix_caching"}  # fmt: skip
-"""Names in a file that a flag has under another one."""
-_REPEATED = {"models", "served_model_name", "api_key", "plugin", "plugin_option", "limit", "allowed_origin",
-             "allowed_media_host", "allowed_media_network"}  # fmt: skip
-
-
-def _load(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise InvalidConfigError(f"--config {path} cannot be read: {e!s:.300}", param="--config") from e
-    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
-        raise InvalidConfigError(f"--config {path} must map the names of options to values", param="--config")
-    return found
-
-
-def _as_flag(name: str, value: Any) -> Any:
-    """A file's value as the flag takes it: a mapping becomes NAME=VALUE, one value becomes a list of one."""
-    if name not in _REPEATED:
-        return value
-    if isinstance(value, Mapping):
-        return [f"{key}={v}" for key, v in value.items()]
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def serve(
@@ -76,110 +21,109 @@ def serve(
         typer.Argument(metavar="MODEL", help="Folder in HF layout, hub id, or a shipped demo; demo: all of these."),
     ] = None,
     # ---- the server
-    host: Annotated[str | None, _option("--host", help="Address to listen at.", default="127.0.0.1")] = None,
-    port: Annotated[int | None, _option("--port", help="0: any that is free.", default=2242)] = None,
-    api_key: Annotated[list[str] | None, _option("--api-key", help="Ask for this key; may be repeated.")] = None,
+    host: Annotated[str | None, option("--host", help="Address to listen at.", default="127.0.0.1")] = None,
+    port: Annotated[int | None, option("--port", help="0: any that is free.", default=2242)] = None,
+    api_key: Annotated[list[str] | None, option("--api-key", help="Ask for this key; may be repeated.")] = None,
     served_model_name: Annotated[
-        list[str] | None, _option("--served-model-name", help="What clients call a model; one for each.")
+        list[str] | None, option("--served-model-name", help="What clients call a model; one for each.")
     ] = None,
-    strict: Annotated[bool | None, _option("--strict/--no-strict", help="Refuse parameters that nobody knows.")] = None,
+    strict: Annotated[bool | None, option("--strict/--no-strict", help="Refuse parameters that nobody knows.")] = None,
     allowed_origin: Annotated[
-        list[str] | None, _option("--allowed-origin", help="Pages that may call from a browser.")
+        list[str] | None, option("--allowed-origin", help="Pages that may call from a browser.")
     ] = None,
     allowed_media_host: Annotated[
         list[str] | None,
-        _option("--allowed-media-host", "--allowed-media-domains", help="Fetch pictures and clips from this host."),
+        option("--allowed-media-host", "--allowed-media-domains", help="Fetch pictures and clips from this host."),
     ] = None,
     allowed_media_network: Annotated[
         list[str] | None,
-        _option("--allowed-media-network", help="Private network, as 10.1.0.0/16, where these hosts may be."),
+        option("--allowed-media-network", help="Private network, as 10.1.0.0/16, where these hosts may be."),
     ] = None,
     trust_request_template: Annotated[
         bool | None,
-        _option("--trust-request-template/--no-trust-request-template", help="Requests may bring a chat template."),
+        option("--trust-request-template/--no-trust-request-template", help="Requests may bring a chat template."),
     ] = None,
     enable_mm_embeds: Annotated[
         bool | None,
-        _option("--enable-mm-embeds/--no-enable-mm-embeds", help="Requests may bring embeddings of pictures."),
+        option("--enable-mm-embeds/--no-enable-mm-embeds", help="Requests may bring embeddings of pictures."),
     ] = None,
-    max_body_bytes: Annotated[
-        int | None, _option("--max-body-bytes", help="Largest request.", default="64 MiB")
-    ] = None,
+    max_body_bytes: Annotated[int | None, option("--max-body-bytes", help="Largest request.", default="64 MiB")] = None,
     request_timeout: Annotated[
-        float | None, _option("--request-timeout", help="Seconds that a request may take.", default=600)
+        float | None, option("--request-timeout", help="Seconds that a request may take.", default=600)
     ] = None,
     write_timeout: Annotated[
-        float | None, _option("--write-timeout", help="Seconds until who does not read is dropped.", default=60)
+        float | None, option("--write-timeout", help="Seconds until who does not read is dropped.", default=60)
     ] = None,
     drain_timeout: Annotated[
         float | None,
-        _option("--drain-timeout", "--shutdown-timeout", help="Seconds for requests in flight at the end.", default=30),
+        option("--drain-timeout", "--shutdown-timeout", help="Seconds for requests in flight at the end.", default=30),
     ] = None,
     input_processes: Annotated[
-        int | None, _option("--input-processes", help="Processes for prompts, of each model.", default="a CPU in 4")
+        int | None, option("--input-processes", help="Processes for prompts, of each model.", default="a CPU in 4")
     ] = None,
     input_timeout: Annotated[
-        float | None, _option("--input-timeout", help="Seconds that a prompt may take there.", default=30)
+        float | None, option("--input-timeout", help="Seconds that a prompt may take there.", default=30)
     ] = None,
     load_timeout: Annotated[
-        float | None, _option("--load-timeout", help="Seconds without progress until loading is given up.", default=600)
+        float | None, option("--load-timeout", help="Seconds without progress until loading is given up.", default=600)
     ] = None,
     engine_restarts: Annotated[
-        int | None, _option("--engine-restarts", help="How often a dead engine is replaced.", default=2)
+        int | None, option("--engine-restarts", help="How often a dead engine is replaced.", default=2)
     ] = None,
     watchdog_timeout: Annotated[
-        float | None, _option("--watchdog-timeout", help="Seconds until a silent engine is taken to hang.", default=300)
+        float | None, option("--watchdog-timeout", help="Seconds until a silent engine is taken to hang.", default=300)
     ] = None,
     log_level: Annotated[
-        str | None, _option("--log-level", help="debug, info, warning or error.", default="info")
+        str | None, option("--log-level", help="debug, info, warning or error.", default="info")
     ] = None,
-    log_format: Annotated[str | None, _option("--log-format", help="text or json.", default="text")] = None,
+    log_format: Annotated[str | None, option("--log-format", help="text or json.", default="text")] = None,
     log_prompts: Annotated[
-        bool | None, _option("--log-prompts/--no-log-prompts", help="Write prompts into the log.")
+        bool | None, option("--log-prompts/--no-log-prompts", help="Write prompts into the log.")
     ] = None,
     otlp_endpoint: Annotated[
-        str | None, _option("--otlp-endpoint", help="Send traces to this OpenTelemetry collector.")
+        str | None, option("--otlp-endpoint", help="Send traces to this OpenTelemetry collector.")
     ] = None,
     # ---- the engines
-    task: Annotated[str | None, _option("--task", help="embed: make vectors with a model that generates.")] = None,
-    dtype: Annotated[str | None, _option("--dtype", help="auto, float32, bfloat16 or float16.", default="auto")] = None,
-    device: Annotated[str | None, _option("--device", help="auto, cpu or cuda.", default="auto")] = None,
+    task: Annotated[str | None, option("--task", help="embed: make vectors with a model that generates.")] = None,
+    dtype: Annotated[str | None, option("--dtype", help="auto, float32, bfloat16 or float16.", default="auto")] = None,
+    device: Annotated[str | None, option("--device", help="auto, cpu or cuda.", default="auto")] = None,
     quantization: Annotated[
-        str | None, _option("--quantization", help="Make the weights smaller, such as int8.")
+        str | None, option("--quantization", help="Make the weights smaller, such as int8.")
     ] = None,
-    max_model_len: Annotated[int | None, _option("--max-model-len", help="Longest sequence, in tokens.")] = None,
-    max_num_seqs: Annotated[
-        int | None, _option("--max-num-seqs", help="Most sequences in a step.", default=256)
-    ] = None,
+    max_model_len: Annotated[int | None, option("--max-model-len", help="Longest sequence, in tokens.")] = None,
+    max_num_seqs: Annotated[int | None, option("--max-num-seqs", help="Most sequences in a step.", default=256)] = None,
     max_num_batched_tokens: Annotated[
-        int | None, _option("--max-num-batched-tokens", help="Most tokens in a step.", default=2048)
+        int | None, option("--max-num-batched-tokens", help="Most tokens in a step.", default=2048)
     ] = None,
     max_queued_requests: Annotated[
-        int | None, _option("--max-queued-requests", help="Most requests that wait for their turn.", default=256)
+        int | None, option("--max-queued-requests", help="Most requests that wait for their turn.", default=256)
     ] = None,
-    kv_cache_bytes: Annotated[int | None, _option("--kv-cache-bytes", help="Size of the page pool.")] = None,
-    block_size: Annotated[int | None, _option("--block-size", help="Tokens in a page.", default=32)] = None,
+    max_queued_tokens: Annotated[
+        int | None, option("--max-queued-tokens", help="Most tokens of prompts that wait for theirs.", default=2**20)
+    ] = None,
+    kv_cache_bytes: Annotated[int | None, option("--kv-cache-bytes", help="Size of the page pool.")] = None,
+    block_size: Annotated[int | None, option("--block-size", help="Tokens in a page.", default=32)] = None,
     prefix_caching: Annotated[
-        bool | None, _option("--prefix-caching/--no-prefix-caching", help="Share pages of equal beginnings.")
+        bool | None, option("--prefix-caching/--no-prefix-caching", help="Share pages of equal beginnings.")
     ] = None,
     enforce_eager: Annotated[
         bool | None,
-        _option("--enforce-eager/--no-enforce-eager", help="Run each step as the model's own Python, none recorded."),
+        option("--enforce-eager/--no-enforce-eager", help="Run each step as the model's own Python, none recorded."),
     ] = None,
     limit: Annotated[
         list[str] | None,
-        _option("--limit", "--limit-mm-per-prompt", help="MODALITY=N: most items in a prompt.", default="image=8"),
+        option("--limit", "--limit-mm-per-prompt", help=LIMIT_HELP, default="image=8"),
     ] = None,
     max_audio_seconds: Annotated[
-        float | None, _option("--max-audio-seconds", help="Longest clip.", default=1800)
+        float | None, option("--max-audio-seconds", help="Longest clip.", default=1800)
     ] = None,
-    plugin: Annotated[list[str] | None, _option("--plugin", help="ARCH=distribution, where two claim one.")] = None,
-    plugin_option: Annotated[list[str] | None, _option("--plugin-option", help=PLUGIN_OPTION_HELP)] = None,
-    seed: Annotated[int | None, _option("--seed", help="Of requests that bring none.", default=0)] = None,
-    revision: Annotated[str | None, _option("--revision", help="Of a hub id.")] = None,
-    tokenizer: Annotated[str | None, _option("--tokenizer", help="Folder or hub id, if not the model's.")] = None,
+    plugin: Annotated[list[str] | None, option("--plugin", help="ARCH=distribution, where two claim one.")] = None,
+    plugin_option: Annotated[list[str] | None, option("--plugin-option", help=PLUGIN_OPTION_HELP)] = None,
+    seed: Annotated[int | None, option("--seed", help="Of requests that bring none.", default=0)] = None,
+    revision: Annotated[str | None, option("--revision", help="Of a hub id.")] = None,
+    tokenizer: Annotated[str | None, option("--tokenizer", help="Folder or hub id, if not the model's.")] = None,
     chat_template: Annotated[
-        str | None, _option("--chat-template", help="A Jinja template or its path, in the place of the model's.")
+        str | None, option("--chat-template", help="A Jinja template or its path, in the place of the model's.")
     ] = None,
     config: Annotated[
         Path | None,
@@ -188,7 +132,7 @@ def serve(
             help="YAML file of any of these.",
             envvar="ENGINE_CONFIG",
             is_eager=True,
-            callback=_read_config,
+            callback=read_config,
             show_default=False,
         ),
     ] = None,
@@ -196,8 +140,8 @@ def serve(
 ) -> int:
     """Serve models over HTTP, in OpenAI's form.
 
-    Every option may stand in the environment (--max-model-len as ENGINE_MAX_MODEL_LEN) or in the --config file; a flag comes
-    before the environment, and that before the file.
+    Every option may stand in the environment (--max-model-len as ENGINE_MAX_MODEL_LEN; what may be repeated has a value a line
+    there) or in the --config file; a flag comes before the environment, and that before the file.
     """
     from ..plugins import parse_pins
 
@@ -213,6 +157,7 @@ def serve(
         "max_num_seqs": max_num_seqs,
         "max_num_batched_tokens": max_num_batched_tokens,
         "max_queued_requests": max_queued_requests,
+        "max_queued_tokens": max_queued_tokens,
         "kv_cache_bytes": kv_cache_bytes,
         "block_size": block_size,
         "enable_prefix_caching": prefix_caching,
@@ -279,21 +224,3 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None and value != []
     }
-
-
-def parse_limits(given: list[str]) -> dict[str, int]:
-    """`["image=2,audio=1"]`, or JSON, → `{"image": 2, "audio": 1}`."""
-    limits: dict[str, int] = {}
-    for text in given:
-        try:
-            if text.lstrip().startswith("{"):
-                found = {str(name): int(count) for name, count in json.loads(text).items()}
-            else:
-                pairs = (pair.partition("=") for pair in text.split(","))
-                found = {modality.strip(): int(count) for modality, _, count in pairs}
-        except (ValueError, TypeError, AttributeError) as e:
-            raise InvalidRequestError(
-                f"--limit is MODALITY=N, such as image=2, not {text!r:.60}", param="--limit"
-            ) from e
-        limits.update(found)
-    return limits
