@@ -9,9 +9,11 @@ all that FFmpeg reads; and pixels from another process would make a photograph o
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ..errors import MediaDecodeError, MediaTooLargeError, MediaUnsupportedError
@@ -53,22 +55,33 @@ def load_image(value: Any, *, allow_paths: bool = True) -> Any:
 
 def decode_image(data: bytes) -> Any:
     """Bytes → an RGB picture. The header is checked before anything is decoded."""
-    from PIL import Image
-
+    pillow = _pillow()
     if not data:
         raise MediaDecodeError("the picture is empty (0 bytes)")
     if len(data) > MAX_BYTES:
         raise MediaTooLargeError(f"the picture has more than {MAX_BYTES // 2**20} MiB")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own bomb warning: our limits are lower
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as e:
+        image = pillow.open(io.BytesIO(data), formats=FORMATS)
+    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as e:
         raise MediaTooLargeError(f"the picture has more than {MAX_PIXELS // 10**6} megapixels") from e
     except Exception as e:  # a parser of outside bytes fails in many ways, and its messages hold addresses
         raise _not_a_picture(data) from e
     _check_size(*image.size)
     return _decoded(image)
+
+
+@functools.cache
+def _pillow() -> ModuleType:
+    """`PIL.Image`, whose warning of many pixels is not shown: our limits are lower, and raise.
+
+    The filter is set once, not around each picture: `warnings.catch_warnings` puts back the whole process's filters, and of two
+    threads that leave it in the wrong order one puts back the other's. It is the last one: what the program says of warnings,
+    such as that they are errors, goes before.
+    """
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
+    return Image
 
 
 def _decoded(image: Any) -> Any:

@@ -6,6 +6,8 @@ import base64
 import io
 import os
 import re
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from PIL import Image
 
 from core.errors import MediaDecodeError, MediaError, MediaTooLargeError, MediaUnsupportedError
-from core.media.image import MAX_BYTES, MAX_PIXELS, MAX_SIDE, load_image
+from core.media.image import MAX_BYTES, MAX_PIXELS, MAX_SIDE, _pillow, load_image
 
 from .conftest import picture
 
@@ -203,3 +205,49 @@ def test_R030_data_uris_that_are_none(rest: str) -> None:
     with pytest.raises(MediaDecodeError) as caught:
         load_image("data:" + rest)
     assert not LEAKS.search(str(caught.value))
+
+
+# ---- the program around it -----------------------------------------------------------------------------------------
+
+
+def test_threads_that_open_pictures_leave_the_programs_warnings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that overlap, so that whoever set the filters aside and put them back would put back the other's."""
+    data, opened = encoded(quarters()), Image.open
+    load_image(data)
+    before = list(warnings.filters)
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+    steps = {"first": (first_is_in, second_is_in), "second": (second_is_in, first_is_out)}
+
+    def held(*args: Any, **options: Any) -> Any:
+        here, other = steps[threading.current_thread().name]
+        here.set()
+        assert other.wait(60)
+        return opened(*args, **options)
+
+    monkeypatch.setattr(Image, "open", held)
+    first, second = (threading.Thread(target=load_image, args=(data,), name=name) for name in steps)
+    first.start()
+    assert first_is_in.wait(60)
+    second.start()
+    first.join(60)
+    first_is_out.set()
+    second.join(60)
+    assert not first.is_alive()
+    assert not second.is_alive()
+    assert warnings.filters == before
+
+
+@pytest.mark.parametrize("action", ["error", "always", None])
+def test_pillows_warning_of_many_pixels_is_ours_to_tell(action: Any) -> None:
+    """Only a program that asked for it sees it, and one that makes it an error gets the error that it should."""
+    many = encoded(Image.new("1", (10_000, 10_000)))
+    assert MAX_PIXELS < 10_000**2
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.resetwarnings()
+        if action is not None:
+            warnings.simplefilter(action, Image.DecompressionBombWarning)
+        _pillow.cache_clear()
+        with pytest.raises(MediaTooLargeError, match="megapixels"):
+            load_image(many)
+        assert len(caught) == (action == "always")
+    _pillow.cache_clear()
