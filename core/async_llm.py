@@ -20,7 +20,7 @@ from .engine_thread import EngineThread
 from .errors import DrainingError, InvalidRequestError, OverloadedError, RequestTimeoutError
 from .inputs import ProcessedInput
 from .job_runner import OnError
-from .jobs import Job, JobMaker
+from .jobs import Job, JobMaker, check_priority
 from .llm import Messages, Prompt, check_on_error
 from .outputs import RequestOutput
 from .plan import EnginePlan
@@ -30,7 +30,9 @@ from .pooling.calls import PoolingCall, classify_call, embed_call, score_call
 from .pooling.params import NO_TOKENS
 from .sampling import SamplingParams
 from .served import ServedEngine, Stepper
-from .stream import Stream, check_timeout
+from .stream import Stream, check_request_id, checked_timeout
+from .transcription.room import Room
+from .whole import Whole
 
 T = TypeVar("T")
 Process = Callable[[], ProcessedInput]
@@ -63,8 +65,9 @@ class AsyncLLM:
         self._workers = ThreadPoolExecutor(threads or min(MAX_PROCESSING_THREADS, os.cpu_count() or 1), "engine-inputs")
         self._streams: dict[str, Stream] = {}
         self._queued: dict[str, Stream] = {}
-        self._wholes: dict[object, asyncio.AbstractEventLoop] = {}
+        self._wholes: dict[Whole, asyncio.AbstractEventLoop] = {}
         self._lock = threading.Lock()  # of the three above: requests may live in several event loops
+        self._room = Room()
         self._draining = False
         self._empty: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         # Whoever forgets to close: the thread ends when this object is collected, or with the interpreter.
@@ -165,6 +168,7 @@ class AsyncLLM:
         from .transcription.async_request import AsyncRequest
 
         check_on_error(on_error)
+        check_priority(priority)
         wishes: dict[str, Any] = {
             "language": language,
             "to_language": to_language,
@@ -173,17 +177,14 @@ class AsyncLLM:
             "temperature": temperature,
             "timestamps": timestamps,
         }
-        process = self.engine.inputs.process
-        request = AsyncRequest(
-            self.engine,
-            audio,
-            wishes,
-            timeout,
-            lambda text, params: self._serve(lambda: process(text), params, None, None, priority, is_part=True),
-            self._in_thread,
-        )
-        held = self._held()
-        return request.deltas(held) if stream else request.transcriptions(held, on_error)
+        process, whole = self.engine.inputs.process, Whole()
+
+        def complete(prompt: Any, params: SamplingParams) -> AsyncGenerator[RequestOutput, None]:
+            return self._serve(lambda: process(prompt), params, None, None, priority, whole)
+
+        request = AsyncRequest(self.engine, audio, wishes, timeout, complete, self._in_thread, self._room)
+        held = self._held(whole)
+        return request.deltas(held, on_error) if stream else request.transcriptions(held, on_error)
 
     def encode(
         self,
@@ -276,7 +277,7 @@ class AsyncLLM:
         with self._lock:
             self._empty.append((loop, empty))
             self._streams = {name: s for name, s in self._streams.items() if not s.loop.is_closed()}
-            self._wholes = {mark: home for mark, home in self._wholes.items() if not home.is_closed()}
+            self._wholes = {whole: home for whole, home in self._wholes.items() if not home.is_closed()}
             if not self._streams and not self._wholes:
                 empty.set()
         with contextlib.suppress(TimeoutError):
@@ -323,25 +324,25 @@ class AsyncLLM:
         request_id: str | None,
         timeout: float | None,
         priority: int,
-        *,
-        is_part: bool = False,
+        whole: Whole | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
-        """Serve one prompt. `is_part`: of a request that has been admitted as a whole, so it is not refused any more."""
+        """Serve one prompt. `whole`: what it is a part of; that has been admitted, so this is not refused any more."""
         chosen = self._maker.defaults if params is None else params
         if not isinstance(chosen, SamplingParams):
             raise InvalidRequestError(
                 f"sampling_params is a SamplingParams, not a {type(chosen).__name__}", param="sampling_params"
             )
-        check_timeout(timeout)
-        if not is_part:
+        check_request_id(request_id)
+        timeout = checked_timeout(timeout)
+        if whole is None:
             self._check_room()
-        stream = self._register(request_id, chosen, timeout)
+        stream = self._register(request_id, chosen, timeout, whole)
         try:
             make, held = self._maker.make, [process]
             # What is processed is let go of in the thread, as soon as that is done: it may be large, and freeing it takes time.
             del process
             job = await self._made(stream, lambda: make(stream.job_id, held.pop()(), chosen, priority))
-            if not is_part:
+            if whole is None:
                 self._check_backlog(job)
             stream.begin(job)
             while (output := await stream.next()) is not None:
@@ -357,23 +358,23 @@ class AsyncLLM:
         request_id: str | None,
         timeout: float | None,
         priority: int,
-        *,
-        is_part: bool = False,
+        whole: Whole | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         process = functools.partial(self.engine.inputs.process_pooled, prompt, params)
-        return self._serve(process, NO_TOKENS, request_id, timeout, priority, is_part=is_part)
+        return self._serve(process, NO_TOKENS, request_id, timeout, priority, whole)
 
     async def pool(
         self, call: PoolingCall[T], on_error: OnError = "raise", *, timeout: float | None = None, priority: int = 0
     ) -> list[T]:
         """Answer a call: what `embed`, `classify` and `score` have in common."""
         check_on_error(on_error)
-        check_timeout(timeout)
+        check_priority(priority)
+        timeout, whole = checked_timeout(timeout), Whole()
 
         def start(prompt: Prompt) -> AsyncGenerator[RequestOutput, None]:
-            return self._encode(prompt, call.params, None, None, priority, is_part=True)
+            return self._encode(prompt, call.params, None, None, priority, whole)
 
-        with self._held():
+        with self._held(whole):
             try:
                 async with asyncio.timeout(timeout):  # of all of them together
                     return await answered(call, start, raises=on_error == "raise")
@@ -391,15 +392,18 @@ class AsyncLLM:
             raise DrainingError("the engine is being closed and takes no more requests")
         with self._lock:
             most = self.engine.config.max_queued_requests
-            if len(self._queued) >= most:
+            wholes = sum(not whole.has_begun and not loop.is_closed() for whole, loop in self._wholes.items())
+            if wholes + len(self._queued) >= most:
                 self._queued = {n: s for n, s in self._queued.items() if s.is_queued and not s.loop.is_closed()}
-            if len(self._queued) >= most:
+            if wholes + len(self._queued) >= most:
                 raise OverloadedError(
                     f"{most} requests wait already; try again later, or raise max_queued_requests", param="request_id"
                 )
 
-    def _register(self, request_id: str | None, params: SamplingParams, timeout: float | None) -> Stream:
-        """A stream with a name that no other has."""
+    def _register(
+        self, request_id: str | None, params: SamplingParams, timeout: float | None, whole: Whole | None
+    ) -> Stream:
+        """A stream with a name that no other has. The first of a whole waits in its place."""
         if self.engine.dead is not None:
             raise self.engine.stopped()
         job_id = self._maker.next_id()
@@ -409,20 +413,21 @@ class AsyncLLM:
                 name = f"{name}-{job_id}"
             stream = Stream(name, job_id, params.output_kind, self._thread, timeout)
             self._streams[name] = self._queued[name] = stream
+            if whole is not None:
+                whole.has_begun = True
         return stream
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        """Admit a request of several prompts as a whole, and have `close` wait for it also between two of them."""
+    def _held(self, whole: Whole) -> Iterator[None]:
+        """Admit a request of several prompts, and have `close` wait for it also between two of them."""
         self._check_room()
-        mark, loop = object(), asyncio.get_running_loop()
         with self._lock:
-            self._wholes[mark] = loop
+            self._wholes[whole] = asyncio.get_running_loop()
         try:
             yield
         finally:
             with self._lock:
-                del self._wholes[mark]
+                self._wholes.pop(whole, None)  # `close` forgets those whose loop was closed
             self._tell_if_empty()
 
     def _check_backlog(self, job: Job) -> None:

@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .detokenizer import Detokenizer, NoText
-from .errors import ContextLengthError, EngineError
+from .errors import ContextLengthError, EngineError, InvalidRequestError, shown
 from .inputs import ProcessedInput
 from .likelihood import Likelihood
 from .logits.rules import LogitsState
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from .served import ServedEngine
 
 _MASK = 2**64 - 1
+_INT64 = 2**63
+
+
+def check_priority(priority: Any) -> None:
+    """Refuse what is no priority: it would be compared with those of other requests, in the engine's own step."""
+    if type(priority) is not int or not -_INT64 <= priority < _INT64:
+        raise InvalidRequestError(
+            f"priority must be a whole number of at most 64 bits, not {shown(priority)}", param="priority"
+        )
 
 
 class End(NamedTuple):
@@ -207,6 +216,7 @@ class JobMaker:
             ContextLengthError: Prompt and output do not fit.
             InvalidRequestError: The parameters do not go with the model; a grammar is compiled here, which may take seconds.
         """
+        check_priority(priority)
         if made.pooling is not None:
             return self._pooled(job_id, made, priority)
         ids = made.prompt.prompt_token_ids

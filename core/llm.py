@@ -11,7 +11,7 @@ from sdk.speech import Task, Timestamps
 from .engine import Engine
 from .errors import InvalidRequestError
 from .job_runner import JobRunner, OnError
-from .jobs import Job
+from .jobs import Job, check_priority
 from .outputs import RequestOutput, RequestOutputKind
 from .plan import EnginePlan
 from .pooling import ClassificationOutput, EmbeddingOutput, PoolingParams, ScoringOutput
@@ -135,7 +135,7 @@ class LLM:
             timestamps: When each `segment` or `word` was said; None: the text alone.
             to_language: To translate to; None: the model's own choice.
             stream: Return an iterator of `TranscriptionDelta`s.
-            on_error: As `generate`.
+            on_error: As `generate`; of a stream, a clip's failure stands in its last delta's `done`.
             use_progress: Show a progress bar; None: for several clips.
 
         Returns:
@@ -165,7 +165,7 @@ class LLM:
         )
         transcriber = Transcriber(speech, self.runner, AudioLimits(seconds=self.engine.config.max_audio_seconds))
         if stream:
-            return transcriber.stream(clips, wish)
+            return transcriber.stream(clips, wish, on_error)
         show = len(clips) > 1 if use_progress is None else use_progress
         made = transcriber.transcribe(clips, wish, on_error, show_progress=show)
         return made[0] if single else made
@@ -287,8 +287,13 @@ class LLM:
             return [self.default_sampling_params()] * count
         if isinstance(params, SamplingParams):
             return [params] * count
-        found = list(params)
-        if len(found) != count or not all(isinstance(p, SamplingParams) for p in found):
+        found = list(params) if isinstance(params, Iterable) and not isinstance(params, Mapping) else [params]
+        wrong = next((type(p).__name__ for p in found if not isinstance(p, SamplingParams)), None)
+        if wrong is not None:
+            raise InvalidRequestError(
+                f"sampling_params is a SamplingParams or a list of them, not a {wrong}", param="sampling_params"
+            )
+        if len(found) != count:
             raise InvalidRequestError(
                 f"{count} prompts need one SamplingParams or {count} of them, not {len(found)}", param="sampling_params"
             )
@@ -309,7 +314,11 @@ def check_on_error(on_error: Any) -> None:
 
 def _priorities(given: int | Sequence[int], count: int) -> list[int]:
     """One priority for each prompt."""
-    found = list(given) if isinstance(given, Sequence) else [given] * count
-    if len(found) != count or not all(type(p) is int for p in found):
-        raise InvalidRequestError(f"{count} prompts need one whole number or {count} of them", param="priority")
+    found = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * count
+    if len(found) != count:
+        raise InvalidRequestError(
+            f"{count} prompts need one whole number or {count} of them, not {len(found)}", param="priority"
+        )
+    for priority in found:
+        check_priority(priority)
     return found

@@ -7,6 +7,9 @@ since it looked last. However slowly it reads, all that waits for it is the sequ
 from __future__ import annotations
 
 import asyncio
+import math
+from numbers import Real
+from typing import Any
 
 from .errors import EngineError, InvalidRequestError, RequestTimeoutError, shown
 from .jobs import Job
@@ -19,10 +22,25 @@ TURN_TOKENS = 128
 """Of so many tokens, text is made without a look at what else the event loop has to do: they take less than a millisecond."""
 
 
-def check_timeout(timeout: float | None) -> None:
-    """Refuse what is no time to wait."""
-    if timeout is not None and not timeout > 0:
+def checked_timeout(timeout: Any) -> float | None:
+    """Seconds to wait; what is no time to wait is refused."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+        raise InvalidRequestError(f"timeout must be a number or None, not {shown(timeout)}", param="timeout")
+    try:
+        seconds = float(timeout)
+    except OverflowError:
+        seconds = -math.inf if timeout < 0 else math.inf
+    if not seconds > 0:
         raise InvalidRequestError(f"timeout must be above 0, not {shown(timeout)}", param="timeout")
+    return seconds
+
+
+def check_request_id(request_id: Any) -> None:
+    """Refuse what is no name for a request."""
+    if request_id is not None and not isinstance(request_id, str):
+        raise InvalidRequestError(f"request_id must be a string or None, not {shown(request_id)}", param="request_id")
 
 
 class Stream:

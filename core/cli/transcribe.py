@@ -48,12 +48,14 @@ def transcribe(
     from .. import LLM
     from ..kernels.compiling import tell_of_compiling
     from ..plugins import parse_pins
+    from ..transcription.wishes import checked_temperature
     from ..transcription.writers import FORMATS
 
     if format not in FORMATS:
         raise InvalidRequestError(f"--format is one of {', '.join(FORMATS)}, not {format!r}", param="--format")
     if timestamps not in (None, "segment", "word"):
         raise InvalidRequestError(f"--timestamps is segment or word, not {timestamps!r}", param="--timestamps")
+    checked_temperature(temperature, "--temperature")
     if bool(files) == example:
         raise InvalidRequestError(
             "give the files to transcribe, or --example for the clip that a demo brings", param="--example"
@@ -144,7 +146,7 @@ def _write(files: list[Path], names: list[Path | None], made: list[Transcription
     for file, name, transcription in zip(files, names, made):
         if transcription.error is not None:
             failed = True
-            note(f"error: {file}: {transcription.error}")
+            note(f"error: {file}: {str(transcription.error).removeprefix(f'clip {str(file)!r} ')}")
             continue
         text = write(transcription)
         if name is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .source import Kind
@@ -26,6 +27,10 @@ class AudioLimits:
     seconds: float = 1800.0
     file_bytes: int = 25 * 2**20
     decoded_bytes: int = 256 * 2**20
+
+    def most_bytes(self, rate: int) -> int:
+        """Most memory for the samples of a clip that is kept at this rate."""
+        return min(self.decoded_bytes, 4 * math.ceil(self.seconds * rate))
 
 
 def check_format(rate: float, channels: int) -> None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RequestTimeoutError
 from ..job_runner import OnError
 from ..media.audio_limits import AudioLimits
-from ..stream import check_timeout
+from ..stream import checked_timeout
 from .async_transcriber import AsyncTranscriber, Complete, InThread
 from .clips import as_clips
 from .piece import Wish
 from .result import Transcription, TranscriptionDelta
+from .room import Room
 from .speech import Speech
 from .wishes import checked_wish
 
@@ -32,6 +33,7 @@ class AsyncRequest:
         timeout: Seconds until it ends; None: as many as it takes.
         complete: Completes one prompt.
         in_thread: Calls a function in a worker thread.
+        room: For the clips of all requests.
     """
 
     def __init__(
@@ -42,11 +44,12 @@ class AsyncRequest:
         timeout: float | None,
         complete: Complete,
         in_thread: InThread,
+        room: Room,
     ) -> None:
-        check_timeout(timeout)
+        self.timeout = checked_timeout(timeout)
         self.clips, self._single = as_clips(audio)
-        self.engine, self.wishes, self.timeout = engine, wishes, timeout
-        self.complete, self.in_thread = complete, in_thread
+        self.engine, self.wishes = engine, wishes
+        self.complete, self.in_thread, self.room = complete, in_thread, room
         self._deadline: float | None = None
 
     async def transcriptions(
@@ -60,13 +63,15 @@ class AsyncRequest:
                 made = await transcriber.transcribe(self.clips, wish, on_error)
         return made[0] if self._single else made
 
-    async def deltas(self, place: AbstractContextManager[None]) -> AsyncGenerator[TranscriptionDelta, None]:
+    async def deltas(
+        self, place: AbstractContextManager[None], on_error: OnError
+    ) -> AsyncGenerator[TranscriptionDelta, None]:
         """Clips one after another, each as its text comes; `place` is held meanwhile."""
         with place:
             self._begin()
             async with self._in_time():
                 transcriber, wish = await self._prepare()
-            async with aclosing(transcriber.stream(self.clips, wish)) as deltas:
+            async with aclosing(transcriber.stream(self.clips, wish, on_error)) as deltas:
                 while True:
                     async with self._in_time():  # not around the yield: the reader's own time is not cancelled
                         delta = await anext(deltas, None)
@@ -80,8 +85,9 @@ class AsyncRequest:
             return speech, checked_wish(speech, **self.wishes)
 
         speech, wish = await self.in_thread(check)
-        limits = AudioLimits(seconds=self.engine.config.max_audio_seconds)
-        return AsyncTranscriber(speech, self.complete, self.in_thread, limits, self.engine.config.max_num_seqs), wish
+        config = self.engine.config
+        limits = AudioLimits(seconds=config.max_audio_seconds)
+        return AsyncTranscriber(speech, self.complete, self.in_thread, limits, self.room, config.max_num_seqs), wish
 
     def _begin(self) -> None:
         self._deadline = None if self.timeout is None else asyncio.get_running_loop().time() + self.timeout

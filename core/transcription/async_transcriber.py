@@ -23,6 +23,7 @@ from .clip import ClipTask, advance
 from .clips import Clips, Results
 from .piece import Call, Wish
 from .result import Transcription, TranscriptionDelta
+from .room import Room, Share
 from .shown import Shown
 from .speech import Speech
 
@@ -45,35 +46,57 @@ class AsyncTranscriber:
         complete: Completes one prompt.
         in_thread: Where clips are opened and texts read.
         limits: Of each clip.
+        room: For the clips of all callers.
         most: So many pieces are under way at once; more would only wait within the engine.
     """
 
-    def __init__(self, speech: Speech, complete: Complete, in_thread: InThread, limits: AudioLimits, most: int) -> None:
+    def __init__(
+        self, speech: Speech, complete: Complete, in_thread: InThread, limits: AudioLimits, room: Room, most: int
+    ) -> None:
         self.speech, self.complete, self.in_thread, self.limits = speech, complete, in_thread, limits
-        self._places = asyncio.Semaphore(most)
+        self.room, self._places = room, asyncio.Semaphore(most)
 
     async def transcribe(self, values: Sequence[Any], wish: Wish, on_error: OnError) -> list[Transcription]:
         """All clips, in order. As many as memory allows are opened and run together."""
-        config, results = self.speech.config(wish.task), Results(wish.task, on_error)
-        groups = Clips(values, config.sample_rate, self.limits, self.speech.engine.inputs.fetcher).in_groups(results)
-        while (opened := await self.in_thread(next, groups, None)) is not None:
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    for index, clip in opened.items():
-                        tasks.create_task(self._into(results, index, config, clip.wave, wish))
-            except* EngineError as failures:
-                raise _first(failures) from None
+        config, results = self.speech.config(wish.task), Results(wish.task, on_error, len(values))
+        clips = self._clips(values, config)
+        while clips.left:
+            with await self.room.take(clips.group_bytes) as share:
+                await self._group(clips, share, results, config, wish)
         return results.in_order()
 
-    async def stream(self, values: Sequence[Any], wish: Wish) -> AsyncGenerator[TranscriptionDelta, None]:
+    async def stream(
+        self, values: Sequence[Any], wish: Wish, on_error: OnError
+    ) -> AsyncGenerator[TranscriptionDelta, None]:
         """Clips one after another, each as its text comes."""
-        config = self.speech.config(wish.task)
-        clips = Clips(values, config.sample_rate, self.limits, self.speech.engine.inputs.fetcher)
+        config, results = self.speech.config(wish.task), Results(wish.task, on_error, len(values))
+        clips = self._clips(values, config)
         for index in range(len(values)):
-            opened = await self.in_thread(clips.open, index)
-            async with aclosing(self._stream_clip(index, config, opened.wave, wish)) as deltas:
-                async for delta in deltas:
-                    yield delta
+            try:
+                with await self.room.take(clips.clip_bytes) as share:
+                    async with aclosing(self._stream_clip(clips, share, index, config, wish)) as deltas:
+                        async for delta in deltas:
+                            yield delta
+                            if delta.done is not None:
+                                results.put(index, delta.done)
+            except EngineError as e:
+                yield TranscriptionDelta(index, "", results.fail(index, e))
+
+    def _clips(self, values: Sequence[Any], config: SpeechToTextConfig) -> Clips:
+        return Clips(values, config.sample_rate, self.limits, self.speech.engine.inputs.fetcher)
+
+    async def _group(
+        self, clips: Clips, share: Share, results: Results, config: SpeechToTextConfig, wish: Wish
+    ) -> None:
+        """Open as many clips as memory allows, and transcribe them together."""
+        opened = await self.in_thread(clips.open_group, results)
+        share.keep(sum(clip.wave.nbytes for clip in opened.values()))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for index, clip in opened.items():
+                    tasks.create_task(self._into(results, index, config, clip.wave, wish))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     async def _into(self, results: Results, index: int, config: SpeechToTextConfig, wave: Wave, wish: Wish) -> None:
         """Transcribe a clip that is open."""
@@ -91,8 +114,10 @@ class AsyncTranscriber:
             results.fail(index, e)
 
     async def _stream_clip(
-        self, index: int, config: SpeechToTextConfig, wave: Wave, wish: Wish
+        self, clips: Clips, share: Share, index: int, config: SpeechToTextConfig, wish: Wish
     ) -> AsyncGenerator[TranscriptionDelta, None]:
+        wave = (await self.in_thread(clips.open, index)).wave
+        share.keep(wave.nbytes)
         clip: ClipTask = await self.in_thread(ClipTask, self.speech, config, wave, wish)
         steps, shown = clip.steps(), Shown(clip)
         made: list[CompletionOutput] | None = None
@@ -140,12 +165,6 @@ class AsyncTranscriber:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _first(failures: BaseExceptionGroup[EngineError]) -> EngineError:
-    """What failed first, of errors that came at once."""
-    found = failures.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 __all__ = ["AsyncTranscriber", "Complete", "InThread"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import EngineError, InvalidRequestError
+from ..errors import EngineError, InvalidRequestError, RequestError
 from ..job_runner import OnError
 from ..media.audio import AudioClip, load_audio
 from ..media.audio_limits import AudioLimits
@@ -36,40 +36,47 @@ class Clips:
 
     def __init__(self, values: Sequence[Any], rate: int, limits: AudioLimits, fetcher: MediaFetcher) -> None:
         self.values, self.rate, self.limits, self.fetcher = values, rate, limits, fetcher
+        self._next = 0
+
+    @property
+    def left(self) -> int:
+        """How many no group has had yet."""
+        return len(self.values) - self._next
+
+    @property
+    def clip_bytes(self) -> int:
+        """Most memory for the samples of one."""
+        return self.limits.most_bytes(self.rate)
+
+    @property
+    def group_bytes(self) -> int:
+        """Most memory for the samples of the next group."""
+        return min(self.left * self.clip_bytes, self.limits.decoded_bytes + self.clip_bytes)
 
     def open(self, index: int) -> AudioClip:
         """One of them.
 
         Raises:
-            MediaError: It cannot be used; of several, the message says which.
+            MediaError: It cannot be used.
         """
-        try:
-            value = self.values[index]
-            if self.fetcher and isinstance(value, str) and is_remote(value):
-                value = fetch_media(self.fetcher, "audio", value, self.limits)
-            return load_audio(value, sample_rate=self.rate, limits=self.limits)
-        except EngineError as e:
-            if len(self.values) > 1:
-                e.message = f"clip {index}: {e.message}"
-                e.args = (e.message,)
-            raise
+        value = self.values[index]
+        if self.fetcher and isinstance(value, str) and is_remote(value):
+            value = fetch_media(self.fetcher, "audio", value, self.limits)
+        return load_audio(value, sample_rate=self.rate, limits=self.limits)
 
-    def in_groups(self, results: Results) -> Iterator[dict[int, AudioClip]]:
-        """Opened, by their places, in groups that are as large as one clip may be; failures go to the results."""
+    def open_group(self, results: Results) -> dict[int, AudioClip]:
+        """The next of them, by their places, until they take as much memory as one clip may; failures go to the results."""
         group: dict[int, AudioClip] = {}
         held = 0
-        for index in range(len(self.values)):
+        while self.left and held <= self.limits.decoded_bytes:
+            index, self._next = self._next, self._next + 1
             try:
-                clip = self.open(index)
+                group[index] = self.open(index)
             except EngineError as e:
                 results.fail(index, e)
-                continue
-            if group and held + clip.wave.nbytes > self.limits.decoded_bytes:
-                yield group
-                group, held = {}, 0
-            group[index] = clip
-            held += clip.wave.nbytes
-        yield group
+            else:
+                held += group[index].wave.nbytes
+        return group
 
 
 class Results:
@@ -78,26 +85,32 @@ class Results:
     Args:
         task: That was asked for.
         on_error: `raise` a failure, or `return` it in the clip's place.
+        count: How many clips there are.
     """
 
-    def __init__(self, task: str, on_error: OnError) -> None:
-        self.task, self.on_error = task, on_error
+    def __init__(self, task: str, on_error: OnError, count: int) -> None:
+        self.task, self.on_error, self.count = task, on_error, count
         self._made: dict[int, Transcription] = {}
 
     def put(self, index: int, made: Transcription) -> None:
         """A clip is done."""
         self._made[index] = made
 
-    def fail(self, index: int, error: EngineError) -> None:
-        """A clip cannot be done.
+    def fail(self, index: int, error: EngineError) -> Transcription:
+        """A clip cannot be done; what stands in its place.
 
         Raises:
-            EngineError: This one, with what was done in its `partial_results`, unless failures are returned.
+            EngineError: This one, with what was done in its `partial_results`, unless failures are returned. Of several
+                clips, the message says which it is.
         """
         if self.on_error == "raise":
+            if self.count > 1 and isinstance(error, RequestError):  # others may be an engine's, shared by all
+                error.message = f"clip {index}: {error.message}"
+                error.args = (error.message,)
             error.partial_results = self.in_order()
             raise error
         self._made[index] = Transcription("", task=self.task, error=error)
+        return self._made[index]
 
     def in_order(self) -> list[Transcription]:
         """All there are, in the order of the clips."""

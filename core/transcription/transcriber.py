@@ -4,8 +4,10 @@ same inside an event loop."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
+
+from sdk.speech import SpeechToTextConfig
 
 from ..errors import EngineError
 from ..job_runner import JobRunner, OnError
@@ -36,7 +38,7 @@ class Transcriber:
         self, values: Sequence[Any], wish: Wish, on_error: OnError, *, show_progress: bool
     ) -> list[Transcription]:
         """All clips, in order. As many as memory allows are opened and run together."""
-        config, results = self.speech.config(wish.task), Results(wish.task, on_error)
+        config, results = self.speech.config(wish.task), Results(wish.task, on_error, len(values))
         waiting: dict[int, tuple[Steps, list[Call]]] = {}
 
         def go_on(index: int, steps: Steps, made: list[CompletionOutput] | None) -> None:
@@ -50,10 +52,9 @@ class Transcriber:
             else:
                 waiting[index] = steps, next_round
 
-        for opened in Clips(values, config.sample_rate, self.limits, self.speech.engine.inputs.fetcher).in_groups(
-            results
-        ):
-            for index, clip in opened.items():
+        clips = self._clips(values, config)
+        while clips.left:
+            for index, clip in clips.open_group(results).items():
                 go_on(index, ClipTask(self.speech, config, clip.wave, wish).steps(), None)
             while waiting:
                 rounds = dict(waiting)
@@ -68,14 +69,23 @@ class Transcriber:
                         go_on(index, steps, [output.outputs[0] for output in outputs])
         return results.in_order()
 
-    def stream(self, values: Sequence[Any], wish: Wish) -> Iterator[TranscriptionDelta]:
+    def stream(self, values: Sequence[Any], wish: Wish, on_error: OnError) -> Iterator[TranscriptionDelta]:
         """Clips one after another, each as its text comes."""
-        config = self.speech.config(wish.task)
-        clips = Clips(values, config.sample_rate, self.limits, self.speech.engine.inputs.fetcher)
+        config, results = self.speech.config(wish.task), Results(wish.task, on_error, len(values))
+        clips = self._clips(values, config)
         for index in range(len(values)):
-            yield from self._stream_clip(index, ClipTask(self.speech, config, clips.open(index).wave, wish))
+            try:
+                done = yield from self._stream_clip(index, ClipTask(self.speech, config, clips.open(index).wave, wish))
+            except EngineError as e:
+                yield TranscriptionDelta(index, "", results.fail(index, e))
+            else:
+                results.put(index, done)
 
-    def _stream_clip(self, index: int, clip: ClipTask) -> Iterator[TranscriptionDelta]:
+    def _clips(self, values: Sequence[Any], config: SpeechToTextConfig) -> Clips:
+        return Clips(values, config.sample_rate, self.limits, self.speech.engine.inputs.fetcher)
+
+    def _stream_clip(self, index: int, clip: ClipTask) -> Generator[TranscriptionDelta, None, Transcription]:
+        """A clip's deltas; returns the whole."""
         steps, shown = clip.steps(), Shown(clip)
         made: list[CompletionOutput] | None = None
         while not isinstance(next_round := advance(steps, made), Transcription):
@@ -84,6 +94,7 @@ class Transcriber:
                 if text:
                     yield TranscriptionDelta(index, text)
         yield TranscriptionDelta(index, shown.rest(next_round), next_round)
+        return next_round
 
     def _stream_round(self, calls: list[Call], shown: Shown, made: list[CompletionOutput]) -> Iterator[str]:
         """Run calls, put their completions into `made`, and yield what there is to show meanwhile."""

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from sdk.speech import Task, Timestamps
 
 from ..errors import InvalidRequestError, shown
+from ..sampling import SamplingParams
 from .piece import Wish
 from .speech import Speech
 
@@ -24,7 +25,8 @@ def checked_wish(
     """What is wanted, checked.
 
     Raises:
-        InvalidRequestError: The task, the language, the time stamps or the prompt are none of this model's.
+        InvalidRequestError: The task, the language, the time stamps or the prompt are none of this model's, or the temperature
+            is none at all.
     """
     if task not in get_args(Task):
         raise InvalidRequestError(
@@ -33,11 +35,21 @@ def checked_wish(
     if to_language is not None and task != "translate":
         raise InvalidRequestError("to_language is for task='translate'", param="to_language")
     _check_timestamps(speech, timestamps)
+    temperature = checked_temperature(temperature)
     if language is not None:
         language = speech.validate_language(language)
     if to_language is not None:
         to_language = speech.validate_language(to_language, "to_language")
     return Wish(task, language, to_language, _checked_prompt(speech, prompt), temperature, timestamps)
+
+
+def checked_temperature(temperature: Any, param: str = "temperature") -> float:
+    """A temperature to start at, within the bounds of any text's; the error names this parameter."""
+    try:
+        return SamplingParams(temperature=temperature).temperature
+    except InvalidRequestError as e:
+        e.param = param
+        raise
 
 
 def _check_timestamps(speech: Speech, timestamps: Any) -> None:
@@ -73,4 +85,4 @@ def _checked_prompt(speech: Speech, prompt: Any) -> str:
     return text
 
 
-__all__ = ["checked_wish"]
+__all__ = ["checked_temperature", "checked_wish"]

@@ -263,3 +263,19 @@ def test_priorities_are_one_for_all_or_one_for_each(llama: LLM) -> None:
     for bad in ([1], 0.5, [0, 1, "2"], [0, True, 1]):
         with pytest.raises(InvalidRequestError, match="whole number"):
             llama.generate(prompts, SHORT, priority=bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (5, "not a int"),
+        ({"temperature": 0}, "not a dict"),
+        ("greedy", "not a str"),
+        ([SHORT, {"temperature": 0}], "not a dict"),
+        ([SHORT], "2 prompts need one SamplingParams or 2 of them, not 1"),
+    ],
+)
+def test_what_is_no_sampling_params_is_named(llama: LLM, given: Any, says: str) -> None:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
+        llama.generate(["a", "b"], given)
+    assert caught.value.param == "sampling_params"

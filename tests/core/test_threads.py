@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import itertools
+import signal
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,3 +112,26 @@ def test_one_threads_abort_leaves_the_others(llama: LLM) -> None:
         last = list(mine)[-1]
         assert last.outputs[0].finish_reason == "abort"
         assert other.result(PATIENCE) == expected
+
+
+def test_R093_an_engine_that_is_forgotten_is_freed_and_signals_are_left_alone(llama_folder: Path) -> None:
+    handlers = {s: signal.getsignal(s) for s in signal.valid_signals()}
+    llm = LLM(str(llama_folder), dtype="float32")
+    whole(llm, [prompt_ids(1, 5)], SamplingParams(max_tokens=3))
+    assert {s: signal.getsignal(s) for s in signal.valid_signals()} == handlers
+    engine, weights = weakref.ref(llm.engine), weakref.ref(next(llm.engine.model.parameters()))
+    del llm
+    gc.collect()
+    assert engine() is None
+    assert weights() is None
+
+
+def test_R093_it_serves_where_an_event_loop_runs(llama: LLM) -> None:
+    """As in a notebook."""
+    params, prompts = SamplingParams(temperature=0, max_tokens=5), [prompt_ids(1, 5)]
+
+    async def cell() -> tuple[Result, Result]:
+        return whole(llama, prompts, params), streamed(llama, prompts, params)
+
+    expected = whole(llama, prompts, params)
+    assert asyncio.run(cell()) == (expected, expected)

@@ -51,6 +51,7 @@ def open_async(folder: Path) -> Iterator[OpenAsync]:
             assert not llm._streams
             assert not llm._queued
             assert not llm._wholes
+            assert llm._room.taken == 0
             llm._thread.close()
             assert llm.engine.pool.num_free == llm.engine.pool.num_pages
             assert not llm.engine.scheduler.has_work
@@ -238,11 +239,13 @@ async def test_a_reader_may_take_its_time(open_async: OpenAsync) -> None:
 async def test_R087_it_is_refused_as_a_whole_or_not_at_all(open_async: OpenAsync) -> None:
     llm = open_async(Speech, max_num_seqs=1, max_queued_requests=2)
     with hold(llm):  # no piece begins, and all of them wait
-        waiting = [asyncio.create_task(llm.transcribe(clip(seed, 60))) for seed in range(3)]
+        burst = [asyncio.create_task(llm.transcribe(clip(seed, 60))) for seed in range(20)]
+        await until(lambda: sum(task.done() for task in burst) == 18)  # before a clip of theirs is opened
+        assert all(isinstance(task.exception(), OverloadedError) for task in burst[2:])
         await until(lambda: len(llm._queued) >= 2)
         with pytest.raises(OverloadedError):
             await llm.transcribe(clip(1, 3))
-    assert [t.text for t in await asyncio.gather(*waiting)] == [" ".join(random_words(s, 60)) for s in range(3)]
+    assert [t.text for t in await asyncio.gather(*burst[:2])] == [" ".join(random_words(s, 60)) for s in range(2)]
 
 
 async def test_R089_closing_waits_for_it_between_its_rounds_too(open_async: OpenAsync) -> None:
@@ -300,3 +303,64 @@ async def test_the_loop_turns_while_clips_are_cut_and_read(open_async: OpenAsync
     await until(reading.is_set)
     turned.set()
     assert (await made).text == " ".join(random_words(1, 3))
+
+
+# ---- what it may take, and what is wrong with it ---------------------------------------------------------------------
+
+
+async def test_clips_wait_for_memory_before_they_are_opened(open_async: OpenAsync) -> None:
+    llm = open_async(Speech, max_audio_seconds=10)
+    held = 4 * len(clip(0, 30)[0])
+    llm._room.size = 4 * 10 * RATE
+    with hold(llm) as gate:
+        waiting = [asyncio.create_task(llm.transcribe(clip(seed, 30))) for seed in range(4)]
+        await until(lambda: gate.holds)
+        assert (
+            llm._room.taken == held
+        )  # that of the first, which is known by now: others may be longer than what is left
+        assert len(llm._room._turns) == 3
+        waiting[1].cancel()
+        with pytest.raises(RequestTimeoutError):
+            await llm.transcribe(clip(5), timeout=0.01)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting.pop(1)
+        assert len(llm._room._turns) == 2
+    expected = [" ".join(random_words(seed, 30)) for seed in (0, 2, 3)]
+    assert [t.text for t in await asyncio.gather(*waiting)] == expected
+
+
+async def test_a_list_of_clips_takes_no_more_memory_than_there_is(open_async: OpenAsync) -> None:
+    llm = open_async(Speech)
+    llm._room.size = 1  # each goes alone
+    made = await asyncio.gather(
+        *(llm.transcribe([clip(seed, 3), b"no sound", clip(9, 30)], on_error="return") for seed in range(3))
+    )
+    assert [[t.text for t in found] for found in made] == [
+        [" ".join(random_words(seed, 3)), "", " ".join(random_words(9, 30))] for seed in range(3)
+    ]
+
+
+async def test_a_stream_goes_on_after_a_bad_clip_where_failures_are_returned(open_async: OpenAsync) -> None:
+    llm, clips = open_async(Speech), [clip(1, 12), b"no sound", clip(2, 12)]
+    deltas = [d async for d in llm.transcribe(clips, stream=True, on_error="return")]
+    whole = await llm.transcribe(clips, on_error="return")
+    assert [d.done.text for d in deltas if d.done] == [t.text for t in whole]
+    (failed,) = [d for d in deltas if d.index == 1]
+    assert failed.text == ""
+    assert isinstance(failed.done.error, MediaDecodeError)
+    with pytest.raises(MediaDecodeError, match="clip 1: ") as caught:
+        _ = [d async for d in llm.transcribe(clips, stream=True)]
+    assert [t.text for t in caught.value.partial_results] == [" ".join(random_words(1, 12))]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": "0"}, {"temperature": None}, {"priority": "high"}, {"priority": None}, {"timeout": "3"}]
+)
+async def test_a_wrong_type_is_the_callers_error(open_async: OpenAsync, wrong: dict[str, Any]) -> None:
+    llm = open_async(Speech)
+    for on_error in ("raise", "return"):
+        with pytest.raises(InvalidRequestError) as caught:
+            await llm.transcribe([clip(1), clip(2)], on_error=on_error, **wrong)
+        assert [caught.value.param] == list(wrong)
+    with pytest.raises(InvalidRequestError):
+        _ = [d async for d in llm.transcribe(clip(1), stream=True, on_error="return", **wrong)]

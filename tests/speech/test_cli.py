@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_used_does_not_keep_the_others(
     assert run(["transcribe", str(folder), clips[0], "nowhere.mp3", clips[1]]) == 1
     out, err = capsys.readouterr()
     assert out == "one two\nthree\n"
-    assert "error: nowhere.mp3: " in err
+    assert "error: nowhere.mp3: cannot be read: No such file or directory\n" in err
 
 
 @pytest.mark.usefixtures("plugin")
@@ -107,6 +107,7 @@ def test_a_file_that_cannot_be_used_does_not_keep_the_others(
     [
         (["--format", "diarized_json"], "--format is one of"),
         (["--timestamps", "letter"], "--timestamps is"),
+        (["--temperature", "-1"], "temperature must be between 0 and"),
         ([], "give the files to transcribe"),
     ],
 )

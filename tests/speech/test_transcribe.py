@@ -253,6 +253,8 @@ def test_a_language_that_is_given_is_not_detected(open_llm: Open) -> None:
         ({"prompt": "\ud800"}, "invalid_request", "prompt"),
         ({"temperature": -1}, "invalid_request", "temperature"),
         ({"temperature": "hot"}, "invalid_request", "temperature"),
+        ({"temperature": "0"}, "invalid_request", "temperature"),
+        ({"temperature": None}, "invalid_request", "temperature"),
         ({"on_error": "ignore"}, "invalid_request", "on_error"),
     ],
 )
@@ -414,6 +416,17 @@ def test_several_clips_are_streamed_one_after_another(open_llm: Open) -> None:
         order.append(delta.index)
     assert texts == [t.text for t in llm.transcribe(clips)]
     assert order == sorted(order)
+
+
+def test_a_stream_goes_on_after_a_bad_clip_where_failures_are_returned(open_llm: Open) -> None:
+    clips = [(said("one"), RATE), b"no sound", (said("two"), RATE), "nowhere.wav"]
+    llm = open_llm(Speech)
+    deltas = list(llm.transcribe(clips, stream=True, on_error="return"))
+    assert [d.done.text for d in deltas if d.done] == ["one", "", "two", ""]
+    assert [d.index for d in deltas if d.done and d.done.error] == [1, 3]
+    with pytest.raises(MediaDecodeError, match="clip 1: ") as caught:
+        list(llm.transcribe(clips, stream=True))
+    assert [t.text for t in caught.value.partial_results] == ["one"]
 
 
 def test_leaving_a_stream_early_leaves_nothing_behind(open_llm: Open) -> None:
