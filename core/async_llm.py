@@ -36,6 +36,7 @@ from .whole import Whole
 
 T = TypeVar("T")
 Process = Callable[[], ProcessedInput]
+Watch = Callable[[AsyncGenerator[RequestOutput, None]], AsyncGenerator[RequestOutput, None]]
 MAX_PROCESSING_THREADS = 4
 """Prompts are tokenized, and their pictures decoded and resized, by at most so many threads."""
 
@@ -148,6 +149,7 @@ class AsyncLLM:
         on_error: OnError = "raise",
         timeout: float | None = None,
         priority: int = 0,
+        watch: Watch | None = None,
     ) -> Any:
         """Turn speech into text, beside other requests. Whoever stops waiting, or reading, aborts it.
 
@@ -156,6 +158,7 @@ class AsyncLLM:
             stream: Return an asynchronous iterator of `TranscriptionDelta`s.
             timeout: Seconds until it ends with `RequestTimeoutError`.
             priority: The lower, the earlier the turn of its pieces.
+            watch: Given the outputs of each prompt that it takes, which are the whole so far, gives them on: for who counts.
 
         Returns:
             To be awaited: a `Transcription`, or a list of them for a list.
@@ -180,7 +183,8 @@ class AsyncLLM:
         process, whole = self.engine.inputs.process, Whole()
 
         def complete(prompt: Any, params: SamplingParams) -> AsyncGenerator[RequestOutput, None]:
-            return self._serve(lambda: process(prompt), params, None, None, priority, whole)
+            outputs = self._serve(lambda: process(prompt), params, None, None, priority, whole)
+            return outputs if watch is None else watch(outputs)
 
         request = AsyncRequest(self.engine, audio, wishes, timeout, complete, self._in_thread, self._room)
         held = self._held(whole)

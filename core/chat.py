@@ -101,7 +101,8 @@ class ChatRenderer:
             return self._with(chat_template).render(messages, **template_kwargs)
         if self.template is None:
             raise InvalidRequestError(
-                "this model has no chat template: use generate(), or give one with LLM(chat_template=…)",
+                "this model has no chat template: give it one with --chat-template or LLM(chat_template=…), or continue a text "
+                "with /v1/completions or generate()",
                 code="template_error",
                 param="chat_template",
             )

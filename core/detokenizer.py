@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 _UNFINISHED = "�"
 
@@ -15,6 +15,15 @@ def _decoder(tokenizer: Any) -> Callable[..., str]:
     if getattr(type(tokenizer), "decode", None) is PreTrainedTokenizerBase.decode:
         return tokenizer._decode  # type: ignore[no-any-return]
     return tokenizer.decode  # type: ignore[no-any-return]
+
+
+def whole_text(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of any number of tokens, special ones too."""
+    decode = _decoder(tokenizer)
+    if getattr(decode, "__func__", None) is PreTrainedTokenizerFast._decode:
+        # The very same, but that other threads run meanwhile: they do while a batch is decoded, not while one sequence is.
+        return str(tokenizer.backend_tokenizer.decode_batch([ids], skip_special_tokens=False)[0])
+    return decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 class Detokenizer:

@@ -100,7 +100,8 @@ def choose_parser(template: str, tools: Sequence[Any], tokenizer: Any) -> ToolPa
     names = _names(tools)
     if "tools" not in template:
         raise InvalidRequestError(
-            "this model's chat template knows no tools; give another with LLM(chat_template=…)", param="tools"
+            "this model's chat template knows no tools; give another with --chat-template or LLM(chat_template=…)",
+            param="tools",
         )
     shown = template.replace('\\"', '"')  # as the model sees it, where Jinja has it in quotes
     form = next((f for f in FORMATS if all(sign in shown for sign in f.signs)), None)

@@ -27,16 +27,24 @@ EVENT_TOKENS = 16
 
 
 async def watched(
-    serving: Serving, request: Request, model: ServedModel, outputs: Outputs, *, prompt: str = "prompt"
+    serving: Serving,
+    request: Request,
+    model: ServedModel,
+    outputs: Outputs,
+    *,
+    prompt: str = "prompt",
+    whole_so_far: bool = False,
 ) -> Outputs:
-    """The outputs as they are, while what they come to is counted. Requests call the prompt `prompt`."""
+    """The outputs as they are, while what they come to is counted. Requests call the prompt `prompt`; `whole_so_far`: each output
+    holds what those before it did."""
     last: RequestOutput | None = None
     tokens, reason = 0, "abort"
     try:
         async with contextlib.aclosing(outputs):
             async for output in outputs:
                 last = output
-                tokens += sum(len(completion.token_ids) for completion in output.outputs)
+                new = sum(len(completion.token_ids) for completion in output.outputs)
+                tokens = new if whole_so_far else tokens + new
                 if output.finished:
                     reason = output.outputs[0].finish_reason or "stop" if output.outputs else "error"
                 yield output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import InvalidRequestError, ModelNotFoundError, RequestError
@@ -28,6 +28,7 @@ class ServedModel:
         engine: Runs it.
         tasks: What it is for: `generate`, `transcription`, `embed`, `classify`, `score`.
         modalities: Media that it takes.
+        speechless: It would generate text of conversations, which alone bring what its encoder takes, but has no chat template.
         created: When it was started, in seconds since 1970.
     """
 
@@ -35,6 +36,7 @@ class ServedModel:
     engine: EngineClient
     tasks: tuple[str, ...]
     modalities: tuple[str, ...]
+    speechless: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -46,7 +48,8 @@ class ServedModel:
         """Refuse what the model is not for."""
         if task not in self.tasks:
             raise UnsupportedTaskError(
-                f"{self.name!r} ({self.engine.plan.architecture}) does not {DOES[task]}; it is for: {', '.join(self.tasks)}",
+                f"{self.name!r} ({self.engine.plan.architecture}) does not {DOES[task]}; it is for: "
+                f"{', '.join(self.tasks)}{_cure([self], task)}",
                 param="model",
             )
 
@@ -83,9 +86,17 @@ class Models:
         able = [model for model in self if task in model.tasks]
         if not able:
             offered = "; ".join(f"{m.name}: {', '.join(m.tasks)}" for m in self)
-            raise UnsupportedTaskError(f"no model that is served here can {DOES[task]} ({offered})", param="model")
+            raise UnsupportedTaskError(
+                f"no model that is served here can {DOES[task]} ({offered}){_cure(self, task)}", param="model"
+            )
         if name is None and len(able) == 1:
             return able[0]
         model = self.find(name)
         model.require(task)
         return model
+
+
+def _cure(models: Iterable[ServedModel], task: str) -> str:
+    """What would make one of the models do it."""
+    able = next((model.name for model in models if model.speechless), None) if task == "generate" else None
+    return f"; --chat-template would have {able!r} answer conversations" if able is not None else ""

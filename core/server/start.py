@@ -15,6 +15,7 @@ from ..config import EngineConfig
 from ..demos import PREFIX, all_demos
 from ..errors import EngineError, InvalidConfigError
 from ..explanation import explain
+from ..process import return_large_blocks
 from . import logs, supervisor
 from .app import build_app
 from .banner import banner
@@ -41,6 +42,7 @@ def serve(models: Sequence[str], settings: ServerSettings, options: Mapping[str,
         EngineDeadError: Every engine has ended for good; this is the cause of the last one.
     """
     logs.set_up(settings)
+    return_large_blocks()
     names = named(models, settings, options)
     with contextlib.closing(listen(settings)) as listener:
         return asyncio.run(_serve(names, settings, options, listener))
@@ -142,7 +144,12 @@ async def _lost(clients: Sequence[EngineClient]) -> EngineError:
 def served_model(name: str, client: EngineClient) -> ServedModel:
     """A loaded model under its name."""
     modalities = tuple(media.modality for media in client.plan.media if media.limit != 0)
-    return ServedModel(name, client, client.engine.inputs.tasks, modalities)
+    inputs = client.engine.inputs
+    if inputs.encoder_modality is None or inputs.chat.template is not None or "generate" not in inputs.tasks:
+        return ServedModel(name, client, inputs.tasks, modalities)
+    # Each of its prompts needs a clip or a picture beside it, and only conversations bring one.
+    tasks = tuple(task for task in inputs.tasks if task != "generate")
+    return ServedModel(name, client, tasks, modalities, speechless=True)
 
 
 def named(models: Sequence[str], settings: ServerSettings, options: Mapping[str, Any]) -> dict[str, str]:

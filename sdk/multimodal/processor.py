@@ -243,7 +243,8 @@ class BaseMultiModalProcessor(Generic[Info]):
         count = mm_items.get_count(modality)
         if count != 1 or isinstance(mm_items[modality], EmbeddingItems):
             raise InvalidRequestError(
-                f"this model's encoder takes exactly one {modality}, raw or processed; give it in multi_modal_data",
+                f"this model's encoder takes exactly one {modality}, raw or processed; "
+                "give it in multi_modal_data, or in a message",
                 param=f"multi_modal_data.{modality}",
             )
         nowhere = PlaceholderRange(modality, 0, 0, 0, np.zeros(0, dtype=np.bool_))

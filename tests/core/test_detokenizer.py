@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from core.detokenizer import Detokenizer
+from core.detokenizer import Detokenizer, whole_text
 from sdk.testing.tiny import tiny_tokenizer
 
 PIECES = ["▁", "▁a", "▁the", "a", "b", "th", "e", "é", "▁快", ".", ",", "▁!", "'s", "\n", "🙂"]
@@ -122,3 +122,19 @@ def test_special_tokens_are_left_out_or_shown(skip: bool, text: str) -> None:
     growing.append([*a, tokenizer.eos_token_id, *b])
     growing.finish()
     assert growing.text == text
+
+
+@settings(max_examples=150, deadline=None)
+@given(name=st.sampled_from(sorted(TOKENIZERS)), data=st.data())
+def test_many_tokens_at_once_are_the_same_text(name: str, data: st.DataObject) -> None:
+    ids = data.draw(st.lists(st.integers(0, len(TOKENIZERS[name]) + 3), max_size=24))
+    assert whole_text(TOKENIZERS[name], ids) == decoded(TOKENIZERS[name], ids, False)
+
+
+def test_tokenizers_with_a_way_of_their_own_keep_it() -> None:
+    class Loud(PreTrainedTokenizerFast):
+        def _decode(self, *args: Any, **kwargs: Any) -> str:
+            return str(super()._decode(*args, **kwargs)).upper()
+
+    loud = Loud(tokenizer_object=TOKENIZERS["bytes"].backend_tokenizer)
+    assert whole_text(loud, loud("abc", add_special_tokens=False)["input_ids"]) == "ABC"

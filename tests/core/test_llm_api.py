@@ -233,8 +233,10 @@ def test_R020_a_model_without_a_template_names_the_fix(llama_folder: Path, tmp_p
     for file in llama_folder.iterdir():
         if file.name != "chat_template.jinja":
             (tmp_path / file.name).write_bytes(file.read_bytes())
-    with LLM(str(tmp_path), dtype="float32") as llm, pytest.raises(InvalidRequestError, match="chat_template="):
+    with LLM(str(tmp_path), dtype="float32") as llm, pytest.raises(InvalidRequestError, match="chat_template=") as said:
         llm.chat([{"role": "user", "content": "hi"}], GREEDY)
+    assert "--chat-template" in said.value.message  # who serves the model starts it so
+    assert said.value.status == 400
 
 
 def test_a_conversation_of_several_turns(llava: LLM) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from .base import Data, Listed, Part
-from .sampling import SamplingFields
+from .sampling import CompletionFields
 
 MAX_MESSAGES, MAX_PARTS = 4096, 4096
 
@@ -96,7 +96,7 @@ class NamedTool(Part):
     function: NamedFunction
 
 
-class ChatRequest(SamplingFields):
+class ChatRequest(CompletionFields):
     """See OpenAI's reference.
 
     Attributes:

@@ -7,13 +7,13 @@ from typing import Annotated
 from pydantic import Field
 
 from .base import Listed
-from .sampling import SamplingFields
+from .sampling import CompletionFields
 
 MAX_PROMPTS = 256
 TokenIds = Listed[int]
 
 
-class CompletionRequest(SamplingFields):
+class CompletionRequest(CompletionFields):
     """See OpenAI's reference.
 
     Attributes:

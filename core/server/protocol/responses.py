@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from ...errors import InvalidRequestError
-from .base import Data, Listed, Part, RequestBody
+from ...sampling import SamplingParams
+from .base import Data, Listed, Part, without_none
 from .chat import Message, NamedFunction, NamedTool
-from .sampling import JsonSchema, ResponseFormat
+from .sampling import JsonSchema, ResponseFormat, SamplingFields
 
 MAX_ITEMS = 4096
 
@@ -87,7 +88,7 @@ class NamedResponseTool(Part):
     name: str
 
 
-class ResponsesRequest(RequestBody):
+class ResponsesRequest(SamplingFields):
     """See OpenAI's reference.
 
     Attributes:
@@ -96,20 +97,22 @@ class ResponsesRequest(RequestBody):
         max_output_tokens: Most tokens to generate.
         text: `{"format": …}` holds the answer to a JSON schema.
         tools, tool_choice: Functions that the model may ask for, and whether it must.
+        chat_template_kwargs, chat_template, add_generation_prompt, continue_final_message: As in a chat.
         store: Only `false` is what happens.
     """
 
     input: str | Annotated[Listed[Item], Field(min_length=1, max_length=MAX_ITEMS)]
     instructions: str | None = None
     max_output_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
     top_logprobs: int | None = None
     text: TextOptions | None = None
     tools: Listed[dict[str, Any]] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | None = None
     parallel_tool_calls: bool | None = None
-    stream: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template: str | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     metadata: dict[str, str] | None = None
     previous_response_id: str | None = None
     conversation: str | dict[str, Any] | None = None
@@ -169,13 +172,24 @@ class ResponsesRequest(RequestBody):
             return NamedTool(type="function", function=NamedFunction(name=self.tool_choice.name))
         return self.tool_choice
 
-    def structured(self) -> dict[str, Any] | None:
+    def sampling_params(self, defaults: SamplingParams, **more: Any) -> SamplingParams:
+        """See `SamplingFields`; `forced` in `more` comes before what holds the text."""
+        own = without_none({
+            "logprobs": self.top_logprobs,
+            "structured_outputs": more.pop("forced", None) or self._structured(),
+        })  # fmt: skip
+        return super().sampling_params(defaults, max_tokens=self.max_output_tokens, **own, **more)
+
+    def _structured(self) -> dict[str, Any] | None:
         """What the text is held to."""
         form = self.text.format if self.text is not None else None
         if form is None:
-            return None
+            return self.structured_outputs
         schema = JsonSchema(name=form.name, schema=form.schema_)
-        return ResponseFormat(type=form.type, json_schema=schema).structured()
+        wanted = ResponseFormat(type=form.type, json_schema=schema).structured()
+        if wanted is not None and self.structured_outputs is not None:
+            raise InvalidRequestError("text.format and structured_outputs contradict each other", param="text.format")
+        return wanted or self.structured_outputs
 
 
 def _message(item: Item, where: str) -> Message:

@@ -13,9 +13,9 @@ from ...sampling import SamplingParams
 from .base import INT64, Listed, Part, RequestBody, without_none
 
 _PASSED = (
-    "n", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
-    "logit_bias", "seed", "stop", "stop_token_ids", "min_tokens", "ignore_eos", "bad_words", "allowed_token_ids",
-    "include_stop_str_in_output", "skip_special_tokens",
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
+    "seed", "stop", "stop_token_ids", "min_tokens", "ignore_eos", "bad_words", "allowed_token_ids",
+    "include_stop_str_in_output", "skip_special_tokens", "structured_outputs",
 )  # fmt: skip
 """What is handed on under its own name; the limits are `SamplingParams`'."""
 
@@ -62,7 +62,7 @@ class ResponseFormat(Part):
 
 
 class SamplingFields(RequestBody):
-    """See `SamplingParams`; what is left out is as the model's own generation config says.
+    """What every request that generates has: see `SamplingParams`. What is left out is as the model's own generation config says.
 
     Attributes:
         stream: Send the text as it comes.
@@ -72,7 +72,6 @@ class SamplingFields(RequestBody):
         cache_salt: Only requests of one salt share what was computed for them.
     """
 
-    n: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -91,9 +90,7 @@ class SamplingFields(RequestBody):
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     structured_outputs: dict[str, Any] | None = None
-    response_format: ResponseFormat | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     timeout: float | None = Field(None, gt=0)
     priority: int = Field(0, ge=-INT64, lt=INT64)
     cache_salt: str | None = None
@@ -103,11 +100,31 @@ class SamplingFields(RequestBody):
 
         Args:
             defaults: The model's own.
-            more: What only one kind of request has; `forced` comes before `structured_outputs`.
+            more: What only one kind of request has.
 
         Raises:
             InvalidRequestError: A parameter is out of range, or contradicts another.
         """
+        kind = RequestOutputKind.DELTA if self.stream else RequestOutputKind.FINAL_ONLY
+        given = without_none({name: getattr(self, name) for name in _PASSED})
+        return replace(defaults, **{"max_tokens": None, "output_kind": kind, **given, **more})
+
+
+class CompletionFields(SamplingFields):
+    """What chats and completions have besides.
+
+    Attributes:
+        n: Texts for a prompt.
+        response_format: The form of each.
+        stream_options: What a stream tells besides.
+    """
+
+    n: int | None = None
+    response_format: ResponseFormat | None = None
+    stream_options: StreamOptions | None = None
+
+    def sampling_params(self, defaults: SamplingParams, **more: Any) -> SamplingParams:
+        """See `SamplingFields`; `forced` in `more` comes before `structured_outputs`."""
         structured = more.pop("forced", None) or self.structured_outputs
         if self.response_format is not None:
             wanted = self.response_format.structured()
@@ -116,13 +133,10 @@ class SamplingFields(RequestBody):
                     "response_format and structured_outputs contradict each other", param="response_format"
                 )
             structured = wanted or structured
-        kind = RequestOutputKind.DELTA if self.stream else RequestOutputKind.FINAL_ONLY
-        given = without_none({name: getattr(self, name) for name in _PASSED})
         if self.stream_options is not None and not self.stream:
             raise InvalidRequestError("stream_options are for stream=true", param="stream_options")
-        if structured is not None:
-            given["structured_outputs"] = structured
-        return replace(defaults, **{"max_tokens": None, "output_kind": kind, **given, **more})
+        own = without_none({"n": self.n, "structured_outputs": structured})
+        return super().sampling_params(defaults, **own, **more)
 
     @property
     def wants_usage(self) -> bool:

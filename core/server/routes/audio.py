@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, Literal
 
 from fastapi import APIRouter
@@ -16,6 +17,7 @@ from ...transcription.support import speech_class
 from ...transcription.writers import FORMATS
 from ..body import route_for
 from ..forms import read_form
+from ..generation import watched
 from ..models import ServedModel
 from ..protocol.audio import SpeechForm, TranscriptionForm, form_schema
 from ..serving import Serving, ignored
@@ -34,7 +36,7 @@ def router(serving: Serving) -> APIRouter:
         clip, form = await read_form(request, TranscriptionForm)
         form.check()
         model = serving.choose(request, form, "transcription")
-        wishes = {"timestamps": _timestamps(form, model), **_common(serving, form, "transcribe")}
+        wishes = {"timestamps": _timestamps(form, model), **_common(serving, request, form, model, "transcribe")}
         wishes["language"] = form.spoken()
         if form.stream:
             events = _events(model.engine.transcribe(clip, stream=True, **wishes))
@@ -47,22 +49,26 @@ def router(serving: Serving) -> APIRouter:
         """Turn speech into text in another language."""
         clip, form = await read_form(request, SpeechForm)
         model = serving.choose(request, form, "transcription")
-        wishes = {"timestamps": _timestamps(form, model), **_common(serving, form, "translate")}
+        wishes = {"timestamps": _timestamps(form, model), **_common(serving, request, form, model, "translate")}
         made = await unless_gone(request, model.engine.transcribe(clip, **wishes))
         return ignored(_rendered(made, form, None), form)
 
     return routes
 
 
-def _common(serving: Serving, form: SpeechForm, task: Task) -> dict[str, Any]:
+def _common(serving: Serving, request: Request, form: SpeechForm, model: ServedModel, task: Task) -> dict[str, Any]:
+    words_before = form.words_before()
+    if words_before is not None:
+        serving.log_prompt(request, lambda: words_before)
     return {
         "task": task,
         "language": form.language,
         "to_language": form.to_language,
-        "prompt": form.words_before(),
+        "prompt": words_before,
         "temperature": form.temperature,
         "timeout": serving.timeout(form.timeout),
         "priority": form.priority,
+        "watch": partial(watched, serving, request, model, whole_so_far=True),
     }
 
 

@@ -122,15 +122,25 @@ class Reply:
         """The answer as it comes."""
         texts: dict[int, HeldText] = {}
         generated, last = 0, None
-        async for output in outputs:
-            last = output
-            for c in output.outputs:
-                generated += len(c.token_ids)
-                if c.index not in texts:
-                    texts[c.index] = HeldText(self.tools)
-                    yield self._chunk(c.index, {"role": "assistant", "content": ""})
-                for chunk in self._deltas(c, texts[c.index]):
-                    yield chunk
+        try:
+            async for output in outputs:
+                last = output
+                for c in output.outputs:
+                    generated += len(c.token_ids)
+                    if c.index not in texts:
+                        texts[c.index] = HeldText(self.tools)
+                        yield self._chunk(c.index, {"role": "assistant", "content": ""})
+                    for chunk in self._deltas(c, texts[c.index]):
+                        yield chunk
+        except Exception:  # what it took is told all the same
+            for chunk in self._usage(last, generated):
+                yield chunk
+            raise
+        for chunk in self._usage(last, generated):
+            yield chunk
+
+    def _usage(self, last: RequestOutput | None, generated: int) -> Iterator[dict[str, Any]]:
+        """The number of tokens, where it was asked for and is known."""
         if self.body.wants_usage and last is not None:
             usage = usage_of([last], generated)
             yield {**self.common, "object": "chat.completion.chunk", "choices": [], "usage": usage}

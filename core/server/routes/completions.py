@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from ...errors import InvalidRequestError
 from ...outputs import CompletionOutput, RequestOutput
 from ..body import route_for
 from ..generation import Outputs, all_whole, in_pieces, merged, reply, watched
-from ..models import ServedModel
+from ..models import ServedModel, UnsupportedTaskError
 from ..protocol.base import new_id, now, usage_of
 from ..protocol.completions import CompletionRequest
 from ..protocol.logprobs import for_completion
@@ -45,6 +45,12 @@ def router(serving: Serving) -> APIRouter:
 
 def _start(serving: Serving, request: Request, body: CompletionRequest, model: ServedModel) -> list[Outputs]:
     """Hand the prompts to the engine."""
+    beside = model.engine.engine.inputs.encoder_modality
+    if beside is not None:
+        raise UnsupportedTaskError(
+            f"{model.name!r} takes {beside} with each prompt, which a completion does not bring: use /v1/chat/completions",
+            param="model",
+        )
     if body.suffix:
         raise InvalidRequestError(
             "no model here fills in before a suffix", code="unsupported_parameter", param="suffix"
@@ -101,20 +107,30 @@ class Reply:
         last: dict[int, RequestOutput] = {}
         sizes: dict[tuple[int, int], int] = {}
         generated = 0
-        async for i, output in merged(streams):
-            last[i] = output
-            generated += self._count([output])
-            for c in output.outputs:
-                place = i, c.index
-                first, size = place not in sizes, sizes.get(place, 0)
-                make = partial(self._chunk, i, output, c, first=first, offset=size)
-                event: Event
-                if first and output.prompt_logprobs is not None:  # as many as the prompt is long
-                    event, sizes[place] = await asyncio.to_thread(_written, make)
-                else:
-                    event, sizes[place] = make()
+        try:
+            async for i, output in merged(streams):
+                last[i] = output
+                generated += self._count([output])
+                for c in output.outputs:
+                    place = i, c.index
+                    first, size = place not in sizes, sizes.get(place, 0)
+                    make = partial(self._chunk, i, output, c, first=first, offset=size)
+                    event: Event
+                    if first and output.prompt_logprobs is not None:  # as many as the prompt is long
+                        event, sizes[place] = await asyncio.to_thread(_written, make)
+                    else:
+                        event, sizes[place] = make()
+                    yield event
+        except Exception:  # what it took is told all the same
+            for event in self._usage(last, generated):
                 yield event
-        if self.body.wants_usage:
+            raise
+        for event in self._usage(last, generated):
+            yield event
+
+    def _usage(self, last: dict[int, RequestOutput], generated: int) -> Iterator[dict[str, Any]]:
+        """The number of tokens, where it was asked for and is known."""
+        if self.body.wants_usage and last:
             yield {**self.common, "choices": [], "usage": usage_of(list(last.values()), generated)}
 
     def _chunk(

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...outputs import RequestOutputKind
-from ...sampling import SamplingParams
 from ..body import route_for
 from ..generation import Outputs, in_pieces, reply, watched, whole
 from ..media import without_media
 from ..models import ServedModel
-from ..protocol.base import without_none
 from ..protocol.response_objects import ResponseMaker
 from ..protocol.responses import ResponsesRequest
 from ..serving import Serving, ignored
 from ..sse import EventStream, unless_gone
+from ..templates import template_kwargs
 from ..tool_calls import Tools
 
 
@@ -47,24 +43,18 @@ def router(serving: Serving) -> APIRouter:
 async def _start(
     serving: Serving, request: Request, body: ResponsesRequest, model: ServedModel, tools: Tools
 ) -> Outputs:
-    messages, timeout = await serving.media.open(request, body.messages(), model, serving.timeout(None))
+    messages, timeout = await serving.media.open(request, body.messages(), model, serving.timeout(body.timeout))
     body.input = ""  # what is large in it is the prompt's alone, and is let go of with it
     serving.log_prompt(request, lambda: without_media(messages))
+    kwargs = template_kwargs(body, trusted=serving.settings.trust_request_template)
+    if body.cache_salt is not None:
+        kwargs["cache_salt"] = body.cache_salt
     return model.engine.chat(
         messages,
-        _params(body, model.engine.default_sampling_params(), tools),
+        body.sampling_params(model.engine.default_sampling_params(), forced=tools.structured()),
         request.state.request_id,
         timeout=timeout,
+        priority=body.priority,
         tools=tools.declared,
+        **kwargs,
     )
-
-
-def _params(body: ResponsesRequest, defaults: SamplingParams, tools: Tools) -> SamplingParams:
-    given = without_none({
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "logprobs": body.top_logprobs,
-        "structured_outputs": tools.structured() or body.structured(),
-    })  # fmt: skip
-    kind = RequestOutputKind.DELTA if body.stream else RequestOutputKind.FINAL_ONLY
-    return replace(defaults, **{"max_tokens": body.max_output_tokens, "output_kind": kind, **given})

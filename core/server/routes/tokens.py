@@ -7,10 +7,13 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from ...detokenizer import whole_text
 from ...errors import InvalidRequestError
+from ...inputs import InputProcessor
 from ..body import route_for
+from ..generation import reply
 from ..models import ServedModel
 from ..protocol.tokens import DetokenizeRequest, TokenizeRequest
 from ..serving import Serving, ignored
@@ -25,28 +28,20 @@ def router(serving: Serving) -> APIRouter:
     async def tokenize(request: Request, body: TokenizeRequest) -> Response:
         """The tokens of a text, or of a conversation as the model sees it."""
         model = serving.choose_any(request, body)
-        ids = await _ids(serving, request, body, model)
         inputs = model.engine.engine.inputs
-        made: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": model.engine.plan.max_model_len}
-        if body.return_token_strs:
-            made["token_strs"] = [inputs.token_text(token) for token in ids]
-        return ignored(JSONResponse(made), body)
+
+        def made(ids: list[int]) -> dict[str, Any]:
+            out = {"tokens": ids, "count": len(ids), "max_model_len": model.engine.plan.max_model_len}
+            return {**out, "token_strs": list(map(inputs.token_text, ids))} if body.return_token_strs else out
+
+        return ignored(await reply(_ids(serving, request, body, model), made, serving.settings, large=True), body)
 
     @routes.post("/detokenize", response_model=None)
     async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
         """The text of tokens."""
         model = serving.choose_any(request, body)
-        inputs = model.engine.engine.inputs
-        for i, token in enumerate(body.tokens):
-            if token >= max(inputs.vocab_size, len(inputs.tokenizer)):
-                raise InvalidRequestError(
-                    f"{token} is no token of this model", code="invalid_token", param=f"tokens.{i}"
-                )
-        decode = inputs.tokenizer.decode
-        text = await asyncio.to_thread(
-            decode, body.tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        return ignored(JSONResponse({"prompt": text}), body)
+        work = asyncio.to_thread(_text, model.engine.engine.inputs, body)
+        return ignored(await reply(work, lambda text: {"prompt": text}, serving.settings, large=True), body)
 
     return routes
 
@@ -57,10 +52,22 @@ async def _ids(serving: Serving, request: Request, body: TokenizeRequest, model:
         raise InvalidRequestError("give either prompt or messages", param="prompt")
     if body.messages is None:
         text = inputs.check_text(body.prompt)
-        tokenize = inputs.tokenizer
-        found = await asyncio.to_thread(tokenize, text, add_special_tokens=body.add_special_tokens, verbose=False)
-        return list(found["input_ids"])
+        return await asyncio.to_thread(_tokenized, inputs.tokenizer, text, body.add_special_tokens)
     messages, _ = await serving.media.open(request, body.messages, model, serving.timeout(None))
     kwargs = template_kwargs(body, trusted=serving.settings.trust_request_template)
     made = await asyncio.to_thread(inputs.process_chat, messages, tools=body.tools, **kwargs)
     return list(made.prompt.prompt_token_ids)
+
+
+def _tokenized(tokenizer: Any, text: str, add_special_tokens: bool) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
+
+
+def _text(inputs: InputProcessor, body: DetokenizeRequest) -> str:
+    """The text of the tokens, of which nothing is held afterwards: a million of them take long to free."""
+    tokens, body.tokens = body.tokens, []
+    size = max(inputs.vocab_size, len(inputs.tokenizer))
+    if tokens and max(tokens) >= size:
+        i, token = next((i, token) for i, token in enumerate(tokens) if token >= size)
+        raise InvalidRequestError(f"{token} is no token of this model", code="invalid_token", param=f"tokens.{i}")
+    return whole_text(inputs.tokenizer, tokens)

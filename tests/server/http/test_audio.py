@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -12,7 +13,7 @@ import pytest
 
 from core import LLM
 
-from .conftest import error_of, wav
+from .conftest import ENGINE, PATIENCE, Start, error_of, wav
 
 CLIP = wav(3.0)
 PATH = "/v1/audio/transcriptions"
@@ -156,3 +157,37 @@ def test_the_only_model_that_transcribes_needs_no_name(http: httpx2.Client) -> N
     response = http.post(PATH, files={"file": ("clip.wav", wav(0.5))}, data={"language": "en"})
     assert response.status_code == 200
     assert set(json.loads(response.text)) == {"text", "usage"}
+
+
+def counted(http: httpx2.Client) -> dict[str, float]:
+    """What the metrics say of prompts: series → sum over its labels."""
+    found: dict[str, float] = {}
+    for line in http.get("/metrics").text.splitlines():
+        name, _, rest = line.partition("{")
+        if rest and name.startswith("engine_") and not name.startswith("engine_http_"):
+            found[name] = found.get(name, 0.0) + float(rest.rpartition(" ")[2])
+    return found
+
+
+def test_transcriptions_are_counted_and_what_comes_before_them_is_logged(start: Start, whisper_folder: Path) -> None:
+    names = ["--served-model-name", "ear", "--log-format", "json", "--log-prompts"]
+    with start(str(whisper_folder), *names, *ENGINE) as served:
+        with httpx2.Client(base_url=served.url, timeout=PATIENCE) as http:
+            assert post(http, response_format="verbose_json").json()["segments"]
+            whole = counted(http)
+            assert post(http, response_format="json", stream="true", prompt="Ann and Bo").status_code == 200
+            assert post(http, response_format="json", prompt="Ann and Bo").status_code == 200
+            both = counted(http)
+        assert served.end() == 0
+    assert whole["engine_requests_total"] > 0
+    assert whole["engine_prompt_tokens_total"] > 0
+    assert whole["engine_generation_tokens_total"] > whole["engine_requests_total"]
+    assert whole["engine_time_to_first_token_seconds_count"] == whole["engine_requests_total"]
+    assert both["engine_requests_total"] > whole["engine_requests_total"]
+    lines = [json.loads(line) for line in served.lines if line.startswith("{")]
+    ended = [line for line in lines if line.get("route") == PATH]
+    assert len(ended) == 3
+    assert all(line["prompt_tokens"] > 0 for line in ended)
+    assert sum(line["completion_tokens"] for line in ended) == both["engine_generation_tokens_total"]
+    assert ended[1]["completion_tokens"] == ended[2]["completion_tokens"], "a stream is counted as the whole is"
+    assert [line["prompt"] for line in lines if "prompt" in line] == ["Ann and Bo"] * 2

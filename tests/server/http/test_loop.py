@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from core.inputs import CHARS_PER_TOKEN
 from core.server.app import build_app
 from core.server.client import EngineClient
 from core.server.garbage import left_alone
@@ -26,6 +27,7 @@ from core.server.models import Models
 from core.server.settings import ServerSettings
 from core.server.start import served_model
 
+from ..endless import LENGTH
 from .conftest import PATIENCE, asking, data_uri, error_of, png
 
 CHAT = "/v1/chat/completions"
@@ -253,6 +255,20 @@ def test_R092_no_form_holds_up_the_loop(inside: Inside, http: httpx2.Client, mon
     assert_it_turns(inside, monkeypatch, ask)
 
 
+@pytest.mark.parametrize("text", ["a" * 2_000_000, " " * 10**6, "🌍" * 10**6], ids=["word", "blanks", "emoji"])
+def test_R017_no_huge_prompt_holds_up_the_loop(
+    inside: Inside, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """So whoever asks meanwhile, such as for /health, waits for no more than that."""
+
+    def ask() -> None:
+        response = http.post(CHAT, json={"model": "tiny", "messages": asking(text)})
+        assert error_of(response)["code"] == "context_length_exceeded"
+        assert http.get("/health").status_code == 200
+
+    assert_it_turns(inside, monkeypatch, ask)
+
+
 # ---- what is taken out of large bodies ------------------------------------------------------------------------------
 
 LARGE = base64.b64encode(bytes(range(256)) * 1000).decode()
@@ -324,3 +340,41 @@ def test_R005_what_is_left_without_media_is_bounded(http: httpx2.Client) -> None
 def test_R026_a_large_picture_that_is_none(http: httpx2.Client, data: bytes, code: str) -> None:
     response = http.post(CHAT, json={"model": "tiny", "messages": asking("x", data_uri(data))})
     assert (response.status_code, error_of(response)["code"]) == (400, code)
+
+
+# ---- as many tokens as a request may bring, and text that makes as many ----------------------------------------------
+
+TOKENS = 2**20
+
+
+@pytest.fixture(scope="module")
+def roomy(endless_folder: Path) -> Iterator[Inside]:
+    """A server whose prompts may be long."""
+    server = Inside(endless_folder)
+    yield server
+    server.end()
+
+
+def to_text(http: httpx2.Client) -> None:
+    response = http.post("/detokenize", json={"tokens": [*range(260, 310)] * (TOKENS // 50)})
+    assert response.json()["prompt"]
+
+
+def to_tokens(http: httpx2.Client) -> None:
+    text = "go on 🌍 " * (LENGTH * CHARS_PER_TOKEN // 8)
+    found = http.post("/tokenize", json={"prompt": text, "return_token_strs": True}).json()
+    assert found["count"] == len(found["tokens"]) == len(found["token_strs"]) > LENGTH
+
+
+def to_nothing(http: httpx2.Client) -> None:
+    response = http.post("/detokenize", json={"tokens": [*range(260, 310)] * (TOKENS // 50) + [10**6]})
+    assert error_of(response)["param"] == f"tokens.{TOKENS // 50 * 50}"
+
+
+@pytest.mark.parametrize("ask", [to_text, to_tokens, to_nothing])
+def test_R092_no_number_of_tokens_holds_up_the_loop(
+    roomy: Inside, monkeypatch: pytest.MonkeyPatch, ask: Callable[[httpx2.Client], None]
+) -> None:
+    with httpx2.Client(base_url=roomy.url, timeout=PATIENCE) as http:
+        http.post("/tokenize", json={"prompt": "x"})
+        assert_it_turns(roomy, monkeypatch, lambda: ask(http))

@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from core import LLM, SamplingParams
 
 from ..again import one_that
-from .conftest import asking, data_uri, png
+from .conftest import asking, data_uri, error_of, png
 
 PICTURE = data_uri(png())
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24, "extra_body": {"ignore_eos": True}}
@@ -182,9 +182,17 @@ def test_R010_a_model_of_another_task_says_what_it_is_for(client: openai.OpenAI)
 
 
 def test_R020_a_model_without_a_chat_template_says_so(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as refused:
+    with pytest.raises(openai.NotFoundError) as refused:
         client.chat.completions.create(model="ear", messages=asking("x"))
-    assert refused.value.code == "template_error"
+    assert refused.value.code == "unsupported_task"
+    assert "--chat-template" in refused.value.message
+
+
+def test_R010_what_only_conversations_could_bring_is_not_offered_without_a_template(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.completions.create(model="ear", prompt="x")
+    assert refused.value.code == "unsupported_task"
+    assert {model.id: model.to_dict() for model in client.models.list()}["ear"]["tasks"] == ["transcription"]
 
 
 def test_tokens_there_and_back(http: httpx2.Client, tiny: LLM) -> None:
@@ -316,3 +324,33 @@ async def test_R083_requests_of_one_id_do_not_meet(aclient: openai.AsyncOpenAI, 
         return found.choices[0].text
 
     assert await asyncio.gather(*map(ask, prompts)) == mine
+
+
+def test_responses_take_what_chats_take_besides(http: httpx2.Client) -> None:
+    more: dict[str, Any] = {"model": "tiny", "temperature": 1, "seed": 7, "top_k": 9, "ignore_eos": True, "priority": 3,
+                            "logit_bias": {"40": 5}, "chat_template_kwargs": {"x": 1}, "cache_salt": "s"}  # fmt: skip
+    chat = http.post("/v1/chat/completions", json={**more, "messages": asking("x"), "max_tokens": 24}).json()
+    said = http.post("/v1/responses", json={**more, "input": "x", "max_output_tokens": 24})
+    assert "warning" not in said.headers
+    (content,) = said.json()["output"][0]["content"]
+    assert content["text"] == chat["choices"][0]["message"]["content"] != ""
+    cut = http.post("/v1/responses", json={**more, "input": "x", "stop": content["text"][3:6]}).json()
+    assert cut["output"][0]["content"][0]["text"] == content["text"][:3]
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "param"),
+    [
+        ({"timeout": 1e-6}, 504, "timeout"),
+        ({"timeout": 0}, 400, "timeout"),
+        ({"priority": 2**63}, 400, "priority"),
+        ({"top_k": -7}, 400, "top_k"),
+        ({"chat_template": "{{ 1 }}"}, 400, "chat_template"),
+        ({"structured_outputs": {"regex": "a"}, "text": {"format": {"type": "json_object"}}}, 400, "text.format"),
+    ],
+)
+def test_R003_what_responses_take_is_checked(
+    http: httpx2.Client, more: dict[str, Any], status: int, param: str
+) -> None:
+    response = http.post("/v1/responses", json={"model": "tiny", "input": "x", **more})
+    assert (response.status_code, error_of(response)["param"]) == (status, param)

@@ -297,3 +297,26 @@ def test_R087_too_many_are_refused_and_the_others_end(impatient: Served) -> None
         assert len({answer["choices"][0]["message"]["content"] for _, _, answer in accepted}) == 1
         wait_until_idle(http)
         assert gauges(http, "engine_num_requests_running") == {"engine_num_requests_running": 0}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [(CHAT, {"messages": asking("x"), "logprobs": True}), ("/v1/completions", {"prompt": ["x", "y"], "logprobs": 0})],
+)
+def test_R088_what_a_stream_took_is_told_before_what_ended_it(
+    there: httpx2.Client, path: str, asked: dict[str, Any]
+) -> None:
+    for seconds in (0.6, 5, 40):  # until some tokens come in time
+        body = {**ENDLESS, **asked, "stream": True, "stream_options": {"include_usage": True}, "timeout": seconds}
+        with there.stream("POST", path, json=body) as response:
+            lines = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: ")]
+        if len(lines) > 3:
+            break
+    assert lines[-1] == "[DONE]"
+    *chunks, usage, error = map(json.loads, lines[:-1])
+    assert error["error"]["code"] == "request_timeout"
+    assert usage["choices"] == []
+    found = [chunk["choices"][0]["logprobs"] or {} for chunk in chunks]
+    sent = sum(len(logprobs.get("content") or logprobs.get("tokens") or ()) for logprobs in found)
+    assert usage["usage"]["completion_tokens"] == sent > 0
+    assert usage["usage"]["prompt_tokens"] > 0
