@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -52,3 +54,35 @@ def muxed(wave: Wave | None, rate: int, container: str, codec: str, *, video: bo
             for part in (*fit.resample(given), *fit.resample(None), None):
                 file.mux(sound.encode(part))
     return out.getvalue()
+
+
+def write_silence_in_opus(path: Path, seconds: int) -> None:
+    """A small file of much silence: 120 ms are encoded once, and their packet is written again and again."""
+    encoder = av.CodecContext.create("libopus", "w")
+    encoder.sample_rate, encoder.layout, encoder.format, encoder.options = (
+        48_000,
+        "mono",
+        "flt",
+        {"frame_duration": "120"},
+    )
+    encoder.bit_rate = 1000
+    encoder.open()
+    quiet = av.AudioFrame.from_ndarray(np.zeros((1, encoder.frame_size), np.float32), format="flt", layout="mono")
+    quiet.sample_rate = 48_000
+    packet = bytes(next(found for _ in range(9) for found in encoder.encode(quiet)))
+    with av.open(path, "w", format="ogg") as file:
+        stream = file.add_stream("libopus", rate=48_000, layout="mono")
+        for start in range(0, seconds * 48_000, encoder.frame_size):
+            again = av.Packet(packet)
+            again.stream, again.time_base = stream, Fraction(1, 48_000)
+            again.pts = again.dts = start
+            again.duration = encoder.frame_size
+            file.mux(again)
+
+
+def write_silence_in_flac(path: Path, seconds: int) -> None:
+    """As much in the other format that makes little of it."""
+    second = np.zeros((8000, 1), dtype=np.int16)
+    with soundfile.SoundFile(path, "w", 8000, 1, format="FLAC", subtype="PCM_16") as file:
+        for _ in range(seconds):
+            file.write(second)
