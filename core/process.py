@@ -14,6 +14,8 @@ KEPT_BYTES = 512 * 2**20
 """Of freed memory that are kept."""
 LOADED_BLOCK = 128 * 2**10
 """Blocks of this size or more are kept by nobody while a model is loaded."""
+RETURNED_BLOCK = 2**20
+"""Blocks of this size or more are kept by nobody in a process that computes nothing: bodies, pictures, clips."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -39,6 +41,12 @@ def large_blocks_apart() -> Iterator[None]:
         yield
     finally:
         _set(_M_MMAP_THRESHOLD, KEPT_BLOCK)
+
+
+def return_large_blocks() -> None:
+    """Have large blocks go back to the system as soon as they are freed, for a process without an engine. By itself glibc begins
+    to keep them, for each of many threads apart, once it has seen some freed."""
+    _set(_M_MMAP_THRESHOLD, RETURNED_BLOCK)
 
 
 def _set(parameter: int, value: int) -> None:

@@ -5,6 +5,7 @@ app.py       the application, assembled                   gate.py      what ever
 auth.py      keys                                         body.py      bodies: their type and size
 errors.py    one table: error → status, type, code        sse.py       event streams
 start.py     loads models and listens                     models.py    the models served, by name
+media.py     what messages bring: pictures and clips      fetches.py   those of them that are fetched
 routes/      one file for each family of endpoints        protocol/    what clients send and get
 
 Engines run in processes of their own (docs/decisions/0009-processes.md):

@@ -82,7 +82,7 @@ class Gate:
             else:
                 await self.app(scope, receive, send_named)
         except ClientDisconnect:
-            state["outcome"] = "left"
+            state["outcome"], status = "left", 0  # what it was told, if anything, nobody has read
         except asyncio.CancelledError:
             if not self.draining:
                 raise

@@ -92,7 +92,12 @@ class MediaDoor:
         """Put what URLs name in their place; when one fails, none is fetched on."""
         await asyncio.to_thread(self._check, parts)
         self.fetches.check_room()
-        await _all(self._fill(part, held) for part in parts)
+        try:
+            await _all(self._fill(part, held) for part in parts)
+        except BaseException:
+            for part in parts:  # no longer counted, and not to be kept by whoever keeps the error
+                part[part["type"]] = b""
+            raise
 
     def _check(self, parts: Sequence[dict[str, Any]]) -> None:
         for part in parts:
@@ -101,9 +106,8 @@ class MediaDoor:
     async def _fill(self, part: dict[str, Any], held: Held) -> None:
         modality = part["type"]
         url = part[modality].strip()
-        data = await self.fetches.run(lambda halt: fetch_media(self.fetcher, modality, url, halt=halt))
-        held.add(len(data))
-        part[modality] = data
+        part[modality] = await self.fetches.run(lambda halt: fetch_media(self.fetcher, modality, url, halt=halt))
+        held.add(len(part[modality]))
 
     async def _read(self, part: dict[str, Any]) -> None:
         """Embeddings of a client's, where these are taken."""

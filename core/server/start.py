@@ -15,6 +15,7 @@ from ..config import EngineConfig
 from ..demos import PREFIX, all_demos
 from ..errors import EngineError, InvalidConfigError
 from ..explanation import explain
+from ..process import return_large_blocks
 from . import logs, supervisor
 from .app import build_app
 from .banner import banner
@@ -41,6 +42,7 @@ def serve(models: Sequence[str], settings: ServerSettings, options: Mapping[str,
         EngineDeadError: Every engine has ended for good; this is the cause of the last one.
     """
     logs.set_up(settings)
+    return_large_blocks()
     names = named(models, settings, options)
     with contextlib.closing(listen(settings)) as listener:
         return asyncio.run(_serve(names, settings, options, listener))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
@@ -63,6 +64,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.hurry.wait(SLOW_SECONDS)  # type: ignore[attr-defined]
         self._send(png())
 
+    def _trickle(self, part: str) -> None:
+        """A byte now and then for as long as somebody reads: of the body, or of the `headers`."""
+        try:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"X-Long: " if part == "headers" else b"\r\n"))
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.01)
+        except OSError:
+            self.server.left.append(self.path)  # type: ignore[attr-defined]
+            self.close_connection = True
+
     def _missing(self, _: str) -> None:
         self._send(b"not here", 404)
 
@@ -76,6 +88,7 @@ class MediaHost:
     Attributes:
         port: Where.
         seen: (path, Host header) of every request.
+        left: Paths whose reader has left while they trickled.
         hurry: Set: what is slow is not so any more.
     """
 
@@ -84,6 +97,7 @@ class MediaHost:
         self._server.daemon_threads = True
         self.seen: list[tuple[str, str]] = []
         self._server.seen = self.seen  # type: ignore[attr-defined]
+        self.left = self._server.left = list[str]()  # type: ignore[attr-defined]
         self.hurry = self._server.hurry = threading.Event()  # type: ignore[attr-defined]
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from core.errors import InvalidConfigError, MediaError, MediaFetchError, MediaForbiddenError, MediaTooLargeError
 from core.media import fetch
 from core.media.fetch import MediaFetcher
+from core.media.halt import Halt
 from core.media.image import PICTURE
 
 from .conftest import png
@@ -178,3 +180,47 @@ def test_a_host_that_is_none_is_no_setting(host: str) -> None:
 def test_a_network_that_is_none_is_no_setting() -> None:
     with pytest.raises(InvalidConfigError):
         MediaFetcher(["x.test"], ["10.0.0.0/99"])
+
+
+def test_R036_time_is_bounded_also_where_the_next_byte_always_comes(
+    media_host: MediaHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "TOTAL_SECONDS", 0.5)
+    with pytest.raises(MediaFetchError, match="in time"):
+        fetcher(media_host).fetch(url(media_host, "trickle/headers"), PICTURE, MOST)
+
+
+@pytest.mark.parametrize("path", ["slow/halted", "trickle/headers", "trickle/halted"])
+def test_another_thread_ends_a_fetch(media_host: MediaHost, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(fetch, "TOTAL_SECONDS", 1000.0)
+    halt, before = Halt(), len(media_host.seen)
+    with ThreadPoolExecutor() as pool:
+        ending = pool.submit(fetcher(media_host).fetch, url(media_host, path), PICTURE, MOST, halt)
+        while len(media_host.seen) == before:
+            time.sleep(0.001)
+        halt.set()
+        with pytest.raises(MediaFetchError):  # also where the body has no length, and might be taken to end there
+            ending.result()
+
+
+def test_what_has_been_ended_before_it_began_asks_nobody(media_host: MediaHost) -> None:
+    halt, before = Halt(), len(media_host.seen)
+    halt.set()
+    with pytest.raises(MediaFetchError):
+        fetcher(media_host).fetch(url(media_host, "picture/"), PICTURE, MOST, halt)
+    assert len(media_host.seen) == before
+
+
+def test_a_url_is_checked_without_asking_anybody(media_host: MediaHost) -> None:
+    names = Names("127.0.0.1")
+    found = MediaFetcher(["pictures.test"], resolve=names)
+    found.check("http://pictures.test/x", PICTURE)
+    for given in (
+        "http://evil.test/x",
+        "ftp://pictures.test/x",
+        "http://pictures.test:81/x",
+        "http://u@pictures.test/x",
+    ):
+        with pytest.raises(MediaForbiddenError):
+            found.check(given, PICTURE)
+    assert names.asked == []
