@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from sdk.errors import EngineError, StartupError
+from sdk.errors import EngineError, ModelNotFoundError, StartupError
 
 from .. import __version__
 from .._shadow import check_import_origin
@@ -88,7 +88,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def exit_code(error: EngineError) -> int:
     """2 where nothing was started or an option is wrong, 1 where a run failed."""
-    return 2 if isinstance(error, StartupError) or (error.param or "").startswith("-") else 1
+    not_started = isinstance(error, (StartupError, ModelNotFoundError))
+    return 2 if not_started or (error.param or "").startswith("-") else 1
 
 
 def build_app(arguments: Sequence[str] = ()) -> typer.Typer:

@@ -47,7 +47,7 @@ class ServerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(2242, ge=0, le=65535)
     api_keys: tuple[str, ...] = ()
     served_model_names: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ import pytest
 
 from core.cli import COMMANDS, exit_code, run
 from core.plugins import Catalog
-from sdk.errors import InvalidRequestError, PluginMissingError, RequestAborted
+from sdk.errors import InvalidRequestError, ModelNotFoundError, PluginMissingError, RequestAborted
 from sdk.testing.fake_dist import FakeSite
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +153,7 @@ def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[s
 def test_exit_codes_tell_a_run_that_failed_from_one_that_did_not_start() -> None:
     assert exit_code(PluginMissingError("no plugin")) == 2
     assert exit_code(InvalidRequestError("wrong", param="--plugin")) == 2
+    assert exit_code(ModelNotFoundError("no folder", param="model")) == 2
     assert exit_code(InvalidRequestError("wrong", param="prompt")) == 1
     assert exit_code(RequestAborted("aborted")) == 1
 
