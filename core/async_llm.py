@@ -68,7 +68,7 @@ class AsyncLLM:
         self._queued: dict[str, Stream] = {}
         self._wholes: dict[Whole, asyncio.AbstractEventLoop] = {}
         self._lock = threading.Lock()  # of the three above: requests may live in several event loops
-        self._room = Room()
+        self._room = Room()  # for decoded clips
         self._draining = False
         self._empty: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         # Whoever forgets to close: the thread ends when this object is collected, or with the interpreter.

@@ -117,8 +117,6 @@ class Speech:
         try:
             return SamplingParams.from_mapping(given)
         except (InvalidRequestError, TypeError) as e:
-            if "temperature" not in overrides and str(getattr(e, "param", None)).endswith("temperature"):
-                raise  # the caller's
             raise self._broken("get_sampling_overrides", str(e)) from e
 
     def split_language(self, text: str) -> tuple[str | None, str]:
