@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from speech import RATE, UNSEEN, Utterance, learnt_voice, put_together, some_words, speak
@@ -44,10 +45,33 @@ def main() -> None:
     with LLM(arguments.folder, dtype="float32") as llm:
         for name, voices in (("unseen utterances", ()), ("unseen voices", UNSEEN)):
             spoken = utterances(arguments.count, voices, seed=1_000_003)
-            heard = llm.transcribe([(u.wave, RATE) for u in spoken], language="en", use_progress=False)
-            wrong = sum(errors(u.words, h.text.split()) for u, h in zip(spoken, heard))
-            total = sum(len(u.words) for u in spoken)
+            wrong, total = words_wrong(llm, spoken), sum(len(u.words) for u in spoken)
             print(f"{name}: {wrong} of {total} words wrong, {wrong / total:.1%}; {stamps(llm, spoken)}")
+        for phrases, pause in ((2, 0.35), (2, 0.55), (2, 1.1), (9, 0.35), (9, 0.55), (9, 1.1)):
+            spoken = apart(arguments.count // phrases, phrases, pause, seed=1_000_005)
+            total = sum(len(u.words) for u in spoken)
+            alone, timed = words_wrong(llm, spoken), words_wrong(llm, spoken, "segment")
+            shares = f"{alone / total:.1%} wrong, with times {timed / total:.1%}"
+            print(f"{phrases} phrases, pauses of {pause} s: of {total} words {shares}")
+
+
+def apart(count: int, phrases: int, pause: float, seed: int) -> list[Utterance]:
+    """Clips of any length: phrases in voices that were learnt, with pauses of one length before, between and after them."""
+    rng = random.Random(seed)
+    quiet = np.zeros(round(pause * RATE), np.float32)
+    made = []
+    for _ in range(count):
+        said = [speak(some_words(rng), learnt_voice(rng), rng) for _ in range(phrases)]
+        wave = np.concatenate([quiet, *(part for phrase in said for part in (phrase.wave * np.float32(0.7), quiet))])
+        made.append(Utterance(wave, tuple((0.0, 0.0, phrase.words) for phrase in said)))
+    return made
+
+
+def words_wrong(llm: LLM, spoken: Sequence[Utterance], timestamps: Literal["segment"] | None = None) -> int:
+    """How many words are not heard as they were said."""
+    clips = [(u.wave, RATE) for u in spoken]
+    heard = llm.transcribe(clips, language="en", timestamps=timestamps, use_progress=False)
+    return sum(errors(u.words, h.text.split()) for u, h in zip(spoken, heard))
 
 
 def stamps(llm: LLM, spoken: Sequence[Utterance]) -> str:
