@@ -38,6 +38,8 @@ BATCHES: dict[str, Batch] = {
     "a few": [(0, 9), (33, 1), (7, 5)],
     "everything": [(0, 9), (20, 1), (4, 5), (0, 1), (33, 1), (8, 16), (0, 24), (63, 1)],
 }
+PAST_A_TILE: Batch = [(0, 5), (48, 18), (65, 1)]
+"""More keys than any form's tile has, and more rows too where four heads share them."""
 # (query heads, key/value heads)
 HEADS = [(1, 1), (4, 4), (4, 1), (6, 2), (8, 1)]
 HEAD_SIZES = [16, 40, 64, 80, 128, 256]
@@ -71,6 +73,8 @@ FORMS_AND_DTYPES = [
     for form in FORMS
     for dtype in dtypes_of(form)
 ]
+FORMS_AND_HALVES = [case for case in FORMS_AND_DTYPES if case.values[1] is not torch.float32]
+"""The dtypes that models are served in. Tiles are larger then: of 64 rows and 64 keys in Triton, up to heads of 128."""
 
 
 def kernels_of(form: str, dtype: torch.dtype) -> Kernels:
@@ -109,7 +113,7 @@ def request(number: int, length: int, **more: Any) -> Request:
 def run_batch(
     kernels: Kernels, layer: Attention, batch: Batch, dtype: torch.dtype, page_size: int, device: torch.device
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """What a form gives and what the reference says, for each sequence of the batch."""
+    """What a form gives, and what the reference says in float32 of the same inputs, for each sequence of the batch."""
     generator = torch.Generator().manual_seed(sum(a * 31 + b for a, b in batch))
     most = max(a + b for a, b in batch)
     pages = sum(-(-(a + b) // page_size) for a, b in batch)
@@ -140,7 +144,8 @@ def run_batch(
         step(earlier)
     result = step([Scheduled(r, past, count) for r, (past, count) in zip(requests, batch)])
     expected = [
-        layer.reference(*qkv, torch.arange(len(qkv[0]), device=device))[-count:] for qkv, (_, count) in zip(data, batch)
+        layer.reference(*(x.float() for x in qkv), torch.arange(len(qkv[0]), device=device))[-count:]
+        for qkv, (_, count) in zip(data, batch)
     ]
     return [result[i] for i in range(len(batch))], expected
 

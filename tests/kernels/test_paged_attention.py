@@ -14,9 +14,11 @@ from tests.kernels.grid import (
     EXTRAS,
     FORMS,
     FORMS_AND_DTYPES,
+    FORMS_AND_HALVES,
     HEAD_SIZES,
     HEADS,
     PAGE_SIZES,
+    PAST_A_TILE,
     WINDOWS,
     Batch,
     check_attention,
@@ -24,6 +26,7 @@ from tests.kernels.grid import (
 )
 
 EVERY_FORM = pytest.mark.parametrize("form", FORMS)
+EVERY_FORM_IN_HALVES = pytest.mark.parametrize(("form", "dtype"), FORMS_AND_HALVES)
 
 
 @pytest.mark.parametrize(("form", "dtype"), FORMS_AND_DTYPES)
@@ -40,6 +43,13 @@ def test_every_head_count_and_size(heads: int, kv_heads: int, head_dim: int, for
     check_attention(form, layer, BATCHES["a few"], torch.float32, 16)
 
 
+@EVERY_FORM_IN_HALVES
+@pytest.mark.parametrize("head_dim", [64, 80, 128, 256])
+def test_every_size_of_heads_in_the_dtypes_of_serving(head_dim: int, form: str, dtype: torch.dtype) -> None:
+    layer = Attention(4, head_dim, num_kv_heads=1, rotary=rope(head_dim))
+    check_attention(form, layer, PAST_A_TILE, dtype, 16)
+
+
 @EVERY_FORM
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 @pytest.mark.parametrize("window", WINDOWS)
@@ -48,11 +58,25 @@ def test_every_window_and_page_size(window: int | None, page_size: int, form: st
     check_attention(form, layer, BATCHES["a few"], torch.float32, page_size)
 
 
+@EVERY_FORM_IN_HALVES
+@pytest.mark.parametrize(("window", "page_size"), [(5, 3), (8, 64), (100, 8)])
+def test_windows_and_pages_in_the_dtypes_of_serving(window: int, page_size: int, form: str, dtype: torch.dtype) -> None:
+    layer = Attention(4, 64, num_kv_heads=2, sliding_window=window)
+    check_attention(form, layer, PAST_A_TILE, dtype, page_size)
+
+
 @EVERY_FORM
 @pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)
 def test_soft_caps_alibi_and_sinks(extra: dict[str, Any], form: str) -> None:
     layer = Attention(4, 16, num_kv_heads=2, **extra)
     check_attention(form, layer, BATCHES["a few"], torch.float32, 8)
+
+
+@EVERY_FORM_IN_HALVES
+@pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)
+def test_extras_in_the_dtypes_of_serving(extra: dict[str, Any], form: str, dtype: torch.dtype) -> None:
+    layer = Attention(4, 64, num_kv_heads=2, **extra)
+    check_attention(form, layer, BATCHES["a few"], dtype, 8)
 
 
 @pytest.mark.parametrize("most", [1, 300])
