@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..errors import StartupError
 from .line import Line
 
 _CODE = f"""
@@ -45,11 +46,13 @@ class Child:
     Args:
         name: Of the module beside this one whose `main` it runs.
         reads: The messages that come from it.
+
+    Raises:
+        StartupError: There is no place for that folder.
     """
 
     def __init__(self, name: str, reads: Any) -> None:
-        place = tempfile.gettempdir()
-        self._folder = Path(tempfile.mkdtemp(prefix="engine-", dir=place if len(place) <= _LONGEST_FOLDER else "/tmp"))
+        self._folder = _own_folder()
         self._stacks = self._folder / "stacks"
         address = f"ipc://{self._folder / 'line'}"
         self.line = Line.bind(address, reads)
@@ -130,6 +133,18 @@ class Child:
         os.close(self.lifeline)
         self.line.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _own_folder() -> Path:
+    """A new folder that no other user may enter."""
+    try:
+        place = tempfile.gettempdir()
+        return Path(tempfile.mkdtemp(prefix="engine-", dir=place if len(place) <= _LONGEST_FOLDER else "/tmp"))
+    except OSError as e:
+        raise StartupError(
+            f"a process needs a folder for its sockets, and none can be made ({e.strerror or e}); "
+            "set TMPDIR to one that can be written"
+        ) from e
 
 
 def _environment() -> dict[str, str]:

@@ -96,19 +96,19 @@ async def _opened(
     clients: dict[str, EngineClient] = {}
     bars = LoadingBars()
     async with contextlib.AsyncExitStack() as stack:
-        for name, model in names.items():
-            clients[name] = EngineClient(
-                model,
-                engine_restarts=settings.engine_restarts,
-                watchdog_timeout=settings.watchdog_timeout,
-                load_timeout=settings.load_timeout,
-                input_processes=settings.input_processes,
-                input_timeout=settings.input_timeout,
-                on_progress=bars.of(name),
-                **options,
-            )
-            stack.push_async_callback(clients[name].close)
         with bars, _silent(supervisor.logger):  # what goes wrong until it is up is raised, and said once
+            for name, model in names.items():
+                clients[name] = EngineClient(
+                    model,
+                    engine_restarts=settings.engine_restarts,
+                    watchdog_timeout=settings.watchdog_timeout,
+                    load_timeout=settings.load_timeout,
+                    input_processes=settings.input_processes,
+                    input_timeout=settings.input_timeout,
+                    on_progress=bars.of(name),
+                    **options,
+                )
+                stack.push_async_callback(clients[name].close)
             try:
                 async with asyncio.TaskGroup() as group:
                     for client in clients.values():

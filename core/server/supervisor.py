@@ -166,7 +166,10 @@ class Supervisor:
     def _live(self) -> EngineError | None:
         """One process from its start to its end; why it ended, None where it was told to."""
         self._cause = None
-        self._child = child = Child("engine_process", wire.FromEngine)
+        try:
+            self._child = child = Child("engine_process", wire.FromEngine)
+        except StartupError as error:
+            return error
         self.pid = child.pid
         try:
             if self._setup is None:  # while the process imports what it needs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import httpx2
 import pytest
 
 import core.cli
+from core.errors import StartupError
 from core.server import start as server_start
+from core.server.client import EngineClient
 from core.server.settings import ServerSettings
 
 from .conftest import ENGINE, PATIENCE, Served, Start, application, asking, calling, error_of, shared
@@ -148,6 +151,16 @@ async def test_a_word_of_a_key_opens_nothing(ask: Ask) -> None:
     for key, status in [("horse", 401), ("correct", 401), (WORDS, 200)]:
         async with calling(app, key) as client:
             assert (await client.get("/v1/models")).status_code == status, key
+
+
+@pytest.mark.asyncio
+async def test_R091_without_a_folder_for_its_sockets_nothing_starts(
+    monkeypatch: pytest.MonkeyPatch, llava_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
+    with pytest.raises(StartupError, match="set TMPDIR"):
+        await EngineClient.create(str(llava_folder))
+    assert "Traceback" not in caplog.text
 
 
 # ---- a server in poor surroundings -----------------------------------------------------------------------------------
