@@ -99,4 +99,4 @@ class Models:
 def _cure(models: Iterable[ServedModel], task: str) -> str:
     """What would make one of the models do it."""
     able = next((model.name for model in models if model.speechless), None) if task == "generate" else None
-    return f"; --chat-template would have {able!r} answer conversations" if able is not None else ""
+    return f"; with a --chat-template that takes a message's parts, {able!r} answers conversations" if able else ""
