@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ def migrate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file for the result; without, it is printed.")
     ] = None,
-    package: Annotated[str, typer.Option("--package", help="The plugin's package.")] = "engine_plugin_ported",
+    package: Annotated[str, typer.Option("--package", help="The plugin's Python package.")] = "engine_plugin_ported",
 ) -> None:
     """Rewrite imports, hooks and registration to the SDK, and list what a person must still do."""
     try:
@@ -25,8 +26,12 @@ def migrate(
         raise InvalidConfigError(
             f"files are rewritten by libcst, which is not installed ({e}); try: pip install 'engine-plugin-sdk[author]'"
         ) from None
+    if not all(part.isidentifier() and not keyword.iskeyword(part) for part in package.split(".")):
+        raise InvalidConfigError(
+            f"{package!r} is no name of a Python package, such as engine_plugin_ported", param="--package"
+        )
     try:
-        source = file.read_text(encoding="utf-8")
+        source = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         raise InvalidConfigError(f"{file} cannot be read: {e}", param="FILE") from None
     made = migrate(source)

@@ -24,6 +24,8 @@ def search(
     """Find the plugin that runs something: among those installed, and those that this project offers."""
     from ..plugins.search import search
 
+    if not query.strip():
+        raise InvalidConfigError("say what to look for; `engine plugins list` has all that is installed", param="QUERY")
     found = search(Catalog.installed(), query)
     if json:
         print(as_json([plugin.as_json() for plugin in found]))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..errors import InvalidConfigError
-from .rewrite import Note, rewrite
+from .notes import Note
+from .rewrite import MODELS, rewrite
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,14 @@ def migrate(source: str) -> Migration:
         source: Its text.
 
     Raises:
-        InvalidConfigError: It is no Python.
+        InvalidConfigError: It is no Python, or nested too deeply.
     """
-    import libcst
-
-    try:
-        code, rewriter = rewrite(source)
-    except libcst.ParserSyntaxError as e:
-        raise InvalidConfigError(f"it is no Python: line {e.raw_line}: {e.message}", param="FILE") from None
+    code, rewriter = rewrite(source)
     registered = {architecture: _class(value) for architecture, value in rewriter.registered.items()}
-    models = [name for name in rewriter.classes if name.endswith(("ForCausalLM", "ForConditionalGeneration"))]
-    architectures = registered or {name: name for name in models}
+    architectures = registered or {name: name for name in rewriter.models}
     notes = list(rewriter.notes)
     if not architectures:
-        notes.append(
-            Note(1, "no class looks like a model (…ForCausalLM, …ForConditionalGeneration): name it in plugin.py")
-        )
+        notes.append(Note(1, f"no class looks like a model (…{', …'.join(MODELS)}): name it in plugin.py"))
     for name in ("quant_config", "cache_config"):
         if re.search(rf"{name}\.\w+\(", code):
             notes.append(Note(1, f"{name} is None here, and the code calls methods of it: such branches never run"))

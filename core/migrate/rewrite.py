@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import libcst as cst
 import libcst.matchers as m
 from libcst.metadata import MetadataWrapper, PositionProvider
 
+from ..errors import InvalidConfigError
+from .block_list import block_list
+from .left import Taken, left_in
+from .notes import Note
 from .symbols import (
     CONSTANTS,
     HANDLED,
@@ -23,22 +27,12 @@ from .symbols import (
     TYPES_ONLY,
     advice,
 )
+from .trees import TOO_DEEP, code_of, is_method, is_named, parsed
+
+E = TypeVar("E", cst.Arg, cst.Param)
 
 WIDTH = 120
 """Of a line that is written here."""
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something that a person has to look at.
-
-    Attributes:
-        line: Of the file that was given.
-        text: What, and what to do.
-    """
-
-    line: int
-    text: str
 
 
 class Rewriter(cst.CSTTransformer):
@@ -47,7 +41,8 @@ class Rewriter(cst.CSTTransformer):
     Attributes:
         notes: What is left to do.
         registered: Architectures that the file registered → what it registered for them, as code.
-        classes: Names of the classes that are modules.
+        models: Names of the classes that are models, by their ends.
+        taken: What was taken out, for whoever looks at what is left.
     """
 
     METADATA_DEPENDENCIES = (PositionProvider,)
@@ -56,36 +51,48 @@ class Rewriter(cst.CSTTransformer):
         super().__init__()
         self.notes: list[Note] = []
         self.registered: dict[str, str] = {}
-        self.classes: list[str] = []
+        self.models: list[str] = []
+        self.taken = Taken()
         self._imports: dict[str, set[str]] = defaultdict(set)
+        self._elsewhere = set(dir(builtins))
+        """Names that stand for what is neither theirs nor the file's own: its calls stay as they are."""
+        self._classes: list[str] = []
+        """Around what is visited, from the outermost."""
+        self._elifs: set[cst.CSTNode] = set()
         self._needs_any = self._needs_logging = False
 
     # ---- imports ----------------------------------------------------------------------------------------------------
 
     def leave_ImportFrom(self, original: cst.ImportFrom, updated: cst.ImportFrom) -> Any:
-        module = _code(updated.module) if updated.module is not None else ""
+        module = code_of(updated.module) if updated.module is not None else ""
         if not updated.relative and module.partition(".")[0] not in PACKAGES:
+            self._elsewhere |= _bound(updated.names)
             return updated
         if isinstance(updated.names, cst.ImportStar):
             self._note(original, f"everything of {module or 'the package'} was imported: name what is needed")
             return cst.RemoveFromParent()
         where = "." * len(updated.relative) + module
         for alias in updated.names:
-            name, bound = _code(alias.name), alias.evaluated_alias
+            name, bound = code_of(alias.name), alias.evaluated_alias
             if name in HOMES:
                 self._imports[HOMES[name]].add(name if bound is None else f"{name} as {bound}")
-            elif name not in HANDLED:
+                self.taken.mapped[bound or name] = name
+            elif name in HANDLED:
+                self.taken.dropped[bound or name] = name
+            else:
                 self._note(original, f"{name} (of {where}) has no counterpart: {advice(name)}")
         return cst.RemoveFromParent()
 
     def leave_Import(self, original: cst.Import, updated: cst.Import) -> Any:
-        theirs = [alias for alias in updated.names if _code(alias.name).partition(".")[0] in PACKAGES]
+        theirs = [alias for alias in updated.names if code_of(alias.name).partition(".")[0] in PACKAGES]
         if not theirs:
+            self._elsewhere |= _bound(updated.names)
             return updated
         self._note(
-            original, f"{', '.join(_code(alias.name) for alias in theirs)} was imported whole: name what is needed"
+            original, f"{', '.join(code_of(alias.name) for alias in theirs)} was imported whole: name what is needed"
         )
         ours = [alias for alias in updated.names if alias not in theirs]
+        self._elsewhere |= _bound(ours)
         if not ours:
             return cst.RemoveFromParent()
         return updated.with_changes(names=[*ours[:-1], ours[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)])
@@ -107,29 +114,30 @@ class Rewriter(cst.CSTTransformer):
 
     # ---- classes and functions --------------------------------------------------------------------------------------
 
+    def visit_ClassDef(self, node: cst.ClassDef) -> None:
+        self._classes.append(node.name.value)
+
     def leave_ClassDef(self, original: cst.ClassDef, updated: cst.ClassDef) -> cst.ClassDef:
-        if any(_code(base.value) in ("nn.Module", "torch.nn.Module") for base in updated.bases):
-            self.classes.append(original.name.value)
-        bases = [base for base in updated.bases if _code(base.value) not in REMOVED_BASES]
-        if bases:
-            bases[-1] = bases[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
+        name = self._classes.pop()
+        if not self._classes and name.endswith(MODELS):
+            self.models.append(name)
+        bases = _without(updated.bases, lambda base: code_of(base.value) in REMOVED_BASES)
         return updated.with_changes(bases=bases, decorators=_kept_decorators(updated.decorators))
 
     def leave_FunctionDef(self, original: cst.FunctionDef, updated: cst.FunctionDef) -> Any:
-        name = updated.name.value
-        if name == "sample" and _is_method(updated):
+        name, params = updated.name.value, updated.params
+        if name == "sample" and is_method(updated) and self._is_models(params):
+            self._note(original, f"sample was taken out: {advice('SamplerOutput')}")
             return cst.RemoveFromParent()
-        if name in RENAMED and _is_method(updated):
+        if name in RENAMED and is_method(updated):
             updated = updated.with_changes(name=cst.Name(RENAMED[name]))
-        if name == "get_image_feature":
-            self._note(
-                original, "get_image_feature(items) is get_multimodal_embeddings(**media): the arguments are others"
-            )
-        parameters = [p for p in updated.params.params if p.name.value not in REMOVED_ARGUMENTS]
-        if parameters:
-            parameters[-1] = parameters[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
-        params = updated.params.with_changes(params=parameters)
+        params = _kept_parameters(params)
         return updated.with_changes(params=params, decorators=_kept_decorators(updated.decorators))
+
+    def _is_models(self, params: cst.Parameters) -> bool:
+        """Whether a method `sample` with these parameters is that of a model, and no other's."""
+        names = {param.name.value for param in (*params.params, *params.kwonly_params)}
+        return "sampling_metadata" in names or any(name.endswith(MODELS) for name in self._classes[-1:])
 
     def leave_Annotation(self, original: cst.Annotation, updated: cst.Annotation) -> cst.Annotation:
         if m.findall(updated, m.OneOf(*(m.Name(name) for name in TYPES_ONLY | {"SamplerOutput"}))):
@@ -146,35 +154,56 @@ class Rewriter(cst.CSTTransformer):
         if isinstance(statement, cst.Expr) and m.matches(statement.value, _REGISTER):
             call = cst.ensure_type(statement.value, cst.Call)
             if len(call.args) >= 2 and isinstance(call.args[0].value, cst.SimpleString):
-                self.registered[str(call.args[0].value.evaluated_value)] = _code(call.args[1].value)
+                self.registered[str(call.args[0].value.evaluated_value)] = code_of(call.args[1].value)
                 return cst.RemoveFromParent()
         if isinstance(statement, cst.Assign):
-            if any(_code(target.target) in _REMOVED_ASSIGNMENTS for target in statement.targets):
+            target = code_of(statement.targets[0].target) if len(statement.targets) == 1 else None
+            if target == "self.make_empty_intermediate_tensors":
+                self.taken.attributes[target] = advice("make_empty_intermediate_tensors_factory")
                 return cst.RemoveFromParent()
-            if len(statement.targets) == 1 and _code(statement.targets[0].target) == _code(statement.value):
+            if target == "self.sampler" and m.matches(statement.value, _MAKES_SAMPLER):
+                self.taken.attributes[target] = advice("Sampler")
+                return cst.RemoveFromParent()
+            if target == code_of(statement.value):
                 return cst.RemoveFromParent()  # `name = name`, which a call left that is gone
-            layers = _layers(statement)
+            layers = block_list(statement)
             if layers is not None:
+                self._put(layers, original)
+                bounds = cst.ensure_type(statement.targets[0].target, cst.Tuple).elements[:-1]
+                said = "every layer is here: count them all"
+                self.taken.attributes |= {code_of(bound.value): said for bound in bounds}
                 return updated.with_changes(body=[layers])
         return updated
 
     def leave_IndentedBlock(self, original: cst.IndentedBlock, updated: cst.IndentedBlock) -> cst.IndentedBlock:
         return updated if updated.body else updated.with_changes(body=[cst.parse_statement("pass")])
 
+    def visit_If(self, node: cst.If) -> None:
+        if isinstance(node.orelse, cst.If):
+            self._elifs.add(node.orelse)
+
     def leave_If(self, original: cst.If, updated: cst.If) -> Any:
-        if _is(updated.test, "True"):
-            return cst.FlattenSentinel(_statements(updated.body))
-        if _is(updated.test, "False"):
-            if updated.orelse is None:
+        is_elif, otherwise = original in self._elifs, updated.orelse
+        if is_named(updated.test, "True"):
+            if is_elif:
+                return cst.Else(updated.body, leading_lines=updated.leading_lines)
+            return _in_its_place(updated, updated.body)
+        if is_named(updated.test, "False"):
+            if otherwise is None:
                 return cst.RemoveFromParent()
-            if isinstance(updated.orelse, cst.Else):
-                return cst.FlattenSentinel(_statements(updated.orelse.body))
+            if isinstance(otherwise, cst.Else) and not is_elif:
+                return _in_its_place(updated, otherwise.body)
+            return otherwise.with_changes(leading_lines=[*updated.leading_lines, *otherwise.leading_lines])
         return updated
 
     # ---- expressions ------------------------------------------------------------------------------------------------
 
+    def leave_Name(self, original: cst.Name, updated: cst.Name) -> cst.Name:
+        self.taken.lines[updated] = self._line(original)
+        return updated
+
     def leave_Attribute(self, original: cst.Attribute, updated: cst.Attribute) -> cst.BaseExpression:
-        code = _code(updated)
+        code = code_of(updated)
         if code in CONSTANTS:
             return cst.parse_expression(CONSTANTS[code])
         if updated.attr.value in RENAMED:
@@ -182,7 +211,7 @@ class Rewriter(cst.CSTTransformer):
         return updated
 
     def leave_Call(self, original: cst.Call, updated: cst.Call) -> cst.BaseExpression:
-        code, function = _code(updated), _code(updated.func)
+        code, function = code_of(updated), code_of(updated.func)
         if code in CONSTANTS:
             return cst.parse_expression(CONSTANTS[code])
         if function == "init_logger":
@@ -194,23 +223,20 @@ class Rewriter(cst.CSTTransformer):
             return updated.args[0].value
         if function in ("islice", "itertools.islice") and code.endswith("self.start_layer, self.end_layer)"):
             return updated.args[0].value
-        kept = [arg for arg in updated.args if not _is_removed_argument(arg)]
-        if len(kept) != len(updated.args):
-            if kept:
-                kept[-1] = kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
-            return updated.with_changes(args=kept)
-        return updated
+        if function.partition(".")[0] in self._elsewhere:
+            return updated
+        return updated.with_changes(args=_without(updated.args, _is_removed_argument))
 
     def leave_Subscript(self, original: cst.Subscript, updated: cst.Subscript) -> cst.BaseExpression:
-        if _code(updated).replace(" ", "").endswith("[self.start_layer:self.end_layer]"):
+        if code_of(updated).replace(" ", "").endswith("[self.start_layer:self.end_layer]"):
             return updated.value
         return updated
 
     def leave_UnaryOperation(self, original: cst.UnaryOperation, updated: cst.UnaryOperation) -> cst.BaseExpression:
         if isinstance(updated.operator, cst.Not) and (
-            _is(updated.expression, "True") or _is(updated.expression, "False")
+            is_named(updated.expression, "True") or is_named(updated.expression, "False")
         ):
-            return cst.Name("False" if _is(updated.expression, "True") else "True")
+            return cst.Name("False" if is_named(updated.expression, "True") else "True")
         return updated
 
     def leave_BooleanOperation(
@@ -218,76 +244,49 @@ class Rewriter(cst.CSTTransformer):
     ) -> cst.BaseExpression:
         stops, passes = ("True", "False") if isinstance(updated.operator, cst.Or) else ("False", "True")
         for one, other in ((updated.left, updated.right), (updated.right, updated.left)):
-            if _is(one, stops):
+            if is_named(one, stops):
                 return one
-            if _is(one, passes):
+            if is_named(one, passes):
                 return other
         return updated
 
     def leave_IfExp(self, original: cst.IfExp, updated: cst.IfExp) -> cst.BaseExpression:
-        if _is(updated.test, "True"):
+        if is_named(updated.test, "True"):
             return updated.body
-        return updated.orelse if _is(updated.test, "False") else updated
+        return updated.orelse if is_named(updated.test, "False") else updated
+
+    def _put(self, node: cst.CSTNode, original: cst.CSTNode) -> None:
+        """Say of what was put in the place of something that its names are of that line."""
+        self.taken.lines |= dict.fromkeys(m.findall(node, m.Name()), self._line(original))
+
+    def _line(self, node: cst.CSTNode) -> int:
+        position: Any = self.get_metadata(PositionProvider, node)
+        return int(position.start.line)
 
     def _note(self, node: cst.CSTNode, text: str) -> None:
-        position: Any = self.get_metadata(PositionProvider, node)
-        self.notes.append(Note(position.start.line, text))
+        self.notes.append(Note(self._line(node), text))
 
 
 def rewrite(source: str) -> tuple[str, Rewriter]:
     """The rewritten text of a module, and what is known besides.
 
     Raises:
-        libcst.ParserSyntaxError: It is no Python.
+        InvalidConfigError: It is no Python, or nested too deeply.
     """
-    rewriter = Rewriter()
-    module = MetadataWrapper(cst.parse_module(source)).visit(rewriter)
-    return module.code, rewriter
+    tree, rewriter = parsed(source), Rewriter()
+    try:
+        module = MetadataWrapper(tree).visit(rewriter)
+        rewriter.notes += left_in(module, rewriter.taken)
+        return module.code, rewriter
+    except RecursionError:
+        raise InvalidConfigError(TOO_DEEP, param="FILE") from None
 
+
+MODELS = ("ForCausalLM", "ForConditionalGeneration")
+"""What names of models end with."""
 
 _REGISTER = m.Call(func=m.Attribute(value=m.Name("ModelRegistry"), attr=m.Name("register_model")))
-_REMOVED_ASSIGNMENTS = ("self.sampler", "self.make_empty_intermediate_tensors")
-
-
-def _layers(statement: cst.Assign) -> cst.Assign | None:
-    """`self.layers = nn.ModuleList([…])` of what `make_layers` was asked for; None: this is no such assignment."""
-    value, target = statement.value, statement.targets[0].target
-    if not (isinstance(value, cst.Call) and _code(value.func) == "make_layers" and isinstance(target, cst.Tuple)):
-        return None
-    arguments = {arg.keyword.value: arg.value for arg in value.args if arg.keyword is not None}
-    made = next((arg.value for arg in value.args if isinstance(arg.value, cst.Lambda)), None)
-    if made is None or not value.args:
-        return None
-    own = f'{_code(arguments["prefix"])} + f".{{i}}"' if "prefix" in arguments else 'f"layers.{i}"'
-    block: Any = made.body
-    for parameter in made.params.params:
-        block = block.visit(_Bound(parameter.name.value, cst.parse_expression(own)))
-    code = f"nn.ModuleList([{_code(block)} for i in range({_code(value.args[0].value)})])"
-    layers: Any = target.elements[-1].value
-    return statement.with_changes(targets=[cst.AssignTarget(layers)], value=cst.parse_expression(code))
-
-
-class _Bound(cst.CSTTransformer):
-    """Puts a value in the place of a name, where it is used as one: not where it is a keyword or an attribute."""
-
-    def __init__(self, name: str, value: cst.BaseExpression) -> None:
-        super().__init__()
-        self.name, self.value = name, value
-
-    def visit_Arg(self, node: cst.Arg) -> bool:
-        return False
-
-    def leave_Arg(self, original: cst.Arg, updated: cst.Arg) -> cst.Arg:
-        return updated.with_changes(value=original.value.visit(self))
-
-    def visit_Attribute(self, node: cst.Attribute) -> bool:
-        return False
-
-    def leave_Attribute(self, original: cst.Attribute, updated: cst.Attribute) -> cst.Attribute:
-        return updated.with_changes(value=original.value.visit(self))
-
-    def leave_Name(self, original: cst.Name, updated: cst.Name) -> cst.BaseExpression:
-        return self.value if updated.value == self.name else updated
+_MAKES_SAMPLER = m.Call(func=m.Name("get_sampler") | m.Name("Sampler"))
 
 
 def _import(module: str, names: Sequence[str]) -> str:
@@ -300,9 +299,35 @@ def _import(module: str, names: Sequence[str]) -> str:
 def _kept_decorators(decorators: Sequence[cst.Decorator]) -> list[cst.Decorator]:
     def name(decorator: cst.Decorator) -> str:
         call = decorator.decorator
-        return _code(call.func if isinstance(call, cst.Call) else call)
+        return code_of(call.func if isinstance(call, cst.Call) else call)
 
     return [decorator for decorator in decorators if name(decorator) not in REMOVED_DECORATORS]
+
+
+def _without(elements: Sequence[E], is_removed: Callable[[E], bool]) -> Sequence[E]:
+    """The others, where the last one ends as the last one did."""
+    kept = [element for element in elements if not is_removed(element)]
+    return _ended_as(kept, elements[-1]) if len(kept) != len(elements) else elements
+
+
+def _ended_as(elements: Sequence[E], last: cst.Arg | cst.Param) -> Sequence[E]:
+    ended = list(elements)
+    if ended:
+        ended[-1] = ended[-1].with_changes(comma=last.comma)
+    return ended
+
+
+def _kept_parameters(params: cst.Parameters) -> cst.Parameters:
+    named = _without(params.params, _is_removed_parameter)
+    keywords = _without(params.kwonly_params, _is_removed_parameter)
+    star = params.star_arg
+    if isinstance(star, cst.ParamStar) and not keywords:
+        named, star = _ended_as(named, params.kwonly_params[-1]), cst.MaybeSentinel.DEFAULT
+    return params.with_changes(params=named, kwonly_params=keywords, star_arg=star)
+
+
+def _is_removed_parameter(parameter: cst.Param) -> bool:
+    return parameter.name.value in REMOVED_ARGUMENTS
 
 
 def _is_removed_argument(arg: cst.Arg) -> bool:
@@ -311,17 +336,21 @@ def _is_removed_argument(arg: cst.Arg) -> bool:
     return named or (isinstance(value, cst.Name) and value.value in REMOVED_ARGUMENTS)
 
 
-def _is_method(function: cst.FunctionDef) -> bool:
-    parameters = function.params.params
-    return bool(parameters) and parameters[0].name.value in ("self", "cls")
+def _bound(aliases: Sequence[cst.ImportAlias] | cst.ImportStar) -> set[str]:
+    """The names that an import makes."""
+    if isinstance(aliases, cst.ImportStar):
+        return set()
+    return {alias.evaluated_alias or alias.evaluated_name.partition(".")[0] for alias in aliases}
 
 
-def _is(node: cst.CSTNode, name: str) -> bool:
-    return isinstance(node, cst.Name) and node.value == name
-
-
-def _statements(body: cst.BaseSuite) -> list[Any]:
-    return list(body.body)
+def _in_its_place(branch: cst.If, body: cst.BaseSuite) -> Any:
+    """What a branch does, where the branch was, below the comments that stood above it."""
+    statements: list[Any] = list(body.body)
+    if isinstance(body, cst.SimpleStatementSuite):
+        statements = [cst.SimpleStatementLine(statements)]
+    first = statements[0]
+    statements[0] = first.with_changes(leading_lines=[*branch.leading_lines, *first.leading_lines])
+    return cst.FlattenSentinel(statements)
 
 
 def _after_docstring_and_future(body: Sequence[Any]) -> int:
@@ -330,12 +359,8 @@ def _after_docstring_and_future(body: Sequence[Any]) -> int:
         first = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) else None
         is_docstring = number == 0 and isinstance(first, cst.Expr) and isinstance(first.value, cst.SimpleString)
         is_future = (
-            isinstance(first, cst.ImportFrom) and first.module is not None and _code(first.module) == "__future__"
+            isinstance(first, cst.ImportFrom) and first.module is not None and code_of(first.module) == "__future__"
         )
         if is_docstring or is_future:
             at = number + 1
     return at
-
-
-def _code(node: cst.CSTNode) -> str:
-    return cst.Module(body=[]).code_for_node(node)

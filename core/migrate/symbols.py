@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
 
 import sdk.compat
 import sdk.compat.layers
 import sdk.multimodal
+from sdk import _contract
+from sdk.compat.config import ModelConfig, VllmConfig
 from sdk.compat.refused import REFUSED
 
 PACKAGES: Final = ("vllm", "aphrodite")
@@ -45,8 +48,29 @@ REMOVED_BASES: Final = frozenset({
 
 REMOVED_DECORATORS: Final = frozenset({"support_torch_compile"})
 
-REMOVED_ARGUMENTS: Final = frozenset({"kv_caches", "kv_cache", "attn_metadata", "sampling_metadata"})
-"""Arguments that no function has any more."""
+REMOVED_ARGUMENTS: Final[dict[str, str]] = {
+    **dict.fromkeys(("kv_caches", "kv_cache"), REFUSED["KVCache"]),
+    "attn_metadata": REFUSED["AttentionMetadata"],
+    "sampling_metadata": REFUSED["SamplingMetadata"],
+}
+"""Arguments that no function has any more → what to do without."""
+
+FORMER_HOOKS: Final[dict[str, str]] = {
+    **{
+        name: said
+        for name, said in _contract.FORMER_HOOKS.items()
+        if name not in {*_contract.ADAPTED_HOOKS, *RENAMED, "sample"}
+    },
+    **dict.fromkeys(
+        (
+            *("get_mamba_state_shape_from_config", "get_mamba_state_dtype_from_config", "get_mamba_state_copy_func"),
+            *("copy_inputs_before_cuda_graphs", "get_seqlen_agnostic_capture_inputs"),
+        ),
+        REFUSED["MambaCacheManager"],
+    ),
+    "get_image_feature": "write get_multimodal_embeddings(**media): the arguments are others",
+}
+"""Methods that another engine calls and this one does not → what to write now. What becomes of `sample` depends on its class."""
 
 CONSTANTS: Final[dict[str, str]] = {
     "get_tensor_model_parallel_world_size()": "1",
@@ -54,8 +78,19 @@ CONSTANTS: Final[dict[str, str]] = {
     "get_pp_group().is_first_rank": "True",
     "get_pp_group().is_last_rank": "True",
     "get_pp_group().world_size": "1",
+    **{
+        f"AttentionType.{kind.upper()}": f'"{kind}"'
+        for kind in ("decoder", "encoder", "encoder_only", "encoder_decoder")
+    },
 }
-"""Expressions whose value no model needs to know: it is written for one device, and split from outside."""
+"""Expressions whose value is known: a model is written for one device, and split from outside; kinds of attention are texts."""
+
+_CONFIG: Final[Any] = SimpleNamespace(hf_config=None, dtype=None)
+CONFIG_MEMBERS: Final[dict[str, frozenset[str]]] = {
+    **dict.fromkeys(("vllm_config", "aphrodite_config"), frozenset(dir(VllmConfig(_CONFIG)))),
+    "model_config": frozenset(dir(ModelConfig(None))),
+}
+"""What the objects that bear these names have."""
 
 HANDLED: Final = frozenset({
     *("get_tensor_model_parallel_world_size", "get_tensor_model_parallel_rank", "get_pp_group", "make_layers"),
@@ -72,6 +107,9 @@ TYPES_ONLY: Final = frozenset({"CacheConfig", "QuantizationConfig", "AttentionMe
 
 def advice(name: str) -> str:
     """What to write in the place of a name that has no counterpart."""
-    return REFUSED.get(
-        name, "write it in the plugin; what another plugin knows (a tower, a language model) comes from ctx.build"
+    other = (
+        "leave it out: the engine does it from outside, and no code of the model says so"
+        if name in HANDLED
+        else "write it in the plugin; what another plugin knows (a tower, a language model) comes from ctx.build"
     )
+    return REFUSED.get(name, other)

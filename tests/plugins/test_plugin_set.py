@@ -35,6 +35,12 @@ def test_search_finds_what_is_installed_and_what_could_be(site: FakeSite) -> Non
     assert search(only(site), "--") == []
 
 
+@pytest.mark.parametrize("query", ["", "  "])
+def test_a_search_for_nothing_is_an_error(query: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plugins", "search", query]) == 2
+    assert "say what to look for" in capsys.readouterr().err
+
+
 def test_a_lock_tells_every_difference(site: FakeSite) -> None:
     site.install("engine-plugin-one", "OneForCausalLM")
     site.install("engine-plugin-two", "TwoForCausalLM")

@@ -1,0 +1,50 @@
+"""What several parts of the rewriting ask of libcst's trees."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+
+import libcst as cst
+
+from ..errors import InvalidConfigError
+
+TOO_DEEP = "it is nested too deeply to be rewritten: write its longest expressions in parts"
+
+
+def parsed(source: str) -> cst.Module:
+    """A file's tree. Python's own parser reads it first: it has bounds for nesting, beyond which libcst's would crash.
+
+    Raises:
+        InvalidConfigError: It is no Python, or nested too deeply.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes and the like, which are the author's
+            ast.parse(source)
+        return cst.parse_module(source)
+    except SyntaxError as e:
+        where = "" if e.lineno is None else f"line {e.lineno}: "
+        raise InvalidConfigError(f"it is no Python: {where}{e.msg}", param="FILE") from None
+    except cst.ParserSyntaxError as e:
+        raise InvalidConfigError(f"it is no Python: line {e.raw_line}: {e.message}", param="FILE") from None
+    except (RecursionError, MemoryError):
+        raise InvalidConfigError(TOO_DEEP, param="FILE") from None
+    except ValueError as e:
+        raise InvalidConfigError(f"it is no Python: {e}", param="FILE") from None
+
+
+def code_of(node: cst.CSTNode) -> str:
+    """The text of a part of a tree."""
+    return cst.Module(body=[]).code_for_node(node)
+
+
+def is_named(node: cst.CSTNode, name: str) -> bool:
+    """Whether it is this name."""
+    return isinstance(node, cst.Name) and node.value == name
+
+
+def is_method(function: cst.FunctionDef) -> bool:
+    """Whether its first parameter is `self` or `cls`."""
+    parameters = function.params.params
+    return bool(parameters) and parameters[0].name.value in ("self", "cls")
