@@ -242,7 +242,7 @@ class StepBuilder:
         return send(values, self.device)
 
     def build(self, plan: Sequence[Scheduled]) -> StepTensors:
-        """Lay a plan out as tensors."""
+        """Lay a plan out as tensors. It computes something: a plan of nothing ends in `Runner.run`, before any kernel."""
         self._refresh(plan)
         known = [(s.start, s.count, s.request.slot, s.request.whole_len) for s in plan]
         starts, counts, slots, whole = np.array(known, dtype=np.int64).T

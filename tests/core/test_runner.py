@@ -17,6 +17,7 @@ from core.encoding import Job, same_arguments
 from core.errors import EngineDeadError, PluginContractError, PluginRuntimeError
 from core.request import Request
 from core.sampling import SamplingParams
+from core.step import StepBuilder
 from sdk.multimodal import MultiModalFieldConfig, PlaceholderRange, ProcessedItem
 from sdk.multimodal.fields import FieldValue
 
@@ -47,6 +48,13 @@ def test_items_of_one_shape_go_together_and_others_by_themselves() -> None:
     a, b = (request_with({"pixels": (torch.zeros(n), one)}) for n in (3, 4))
     c = request_with({"pixels": (torch.ones(3), one)})
     assert same_arguments([Job(a, 0), Job(b, 0), Job(c, 0)]) == [[Job(a, 0), Job(c, 0)], [Job(b, 0)]]
+
+
+def test_a_step_of_nothing_reaches_no_kernel(llava: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out: list[Any] = []
+    monkeypatch.setattr(StepBuilder, "build", lambda self, plan: laid_out.append(plan))
+    assert llava.engine.step() == []
+    assert not laid_out
 
 
 def test_R066_the_message_names_plugin_item_and_shapes(faulty: Faulty) -> None:
