@@ -13,7 +13,7 @@ from typing import Any
 
 from ..config import EngineConfig
 from ..demos import PREFIX, all_demos
-from ..errors import EngineError, InvalidConfigError
+from ..errors import EngineDeadError, EngineError, InvalidConfigError, StartupError
 from ..explanation import explain
 from ..process import return_large_blocks
 from . import logs, supervisor
@@ -114,7 +114,8 @@ async def _opened(
                     for client in clients.values():
                         group.create_task(client.ready())
             except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+                error = errors.exceptions[0]
+                raise StartupError(error.message) if isinstance(error, EngineDeadError) else error from None
         yield clients
 
 

@@ -267,6 +267,23 @@ def test_R090_an_engine_that_dies_again_and_again_ends_the_server(start: Start, 
         assert "error:" in served.lines[-1]
 
 
+@pytest.mark.slow
+def test_R090_an_engine_that_dies_while_it_loads_is_no_start(start: Start, llava_folder: Path, tmp_path: Path) -> None:
+    seen, site = tmp_path / "seen", tmp_path / "site"
+    choice = install(site)
+    environment = {"PYTHONPATH": str(site), "TROUBLE": "load", "TROUBLE_SEEN": str(seen)}
+    with start(str(llava_folder), *NAME, *ENGINE, *choice, environment=environment) as served:
+        until = time.monotonic() + PATIENCE
+        while not seen.exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        (engine,) = engines(served)
+        os.kill(engine, signal.SIGKILL)
+        assert served.ended() == 2
+        assert "SIGKILL" in served.log
+        assert "Traceback" not in served.log
+
+
 def wait_until_running(http: httpx2.Client, count: int) -> None:
     """Wait until the engine has so many sequences."""
     until = time.monotonic() + PATIENCE

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -205,6 +207,15 @@ def there(poor: Served) -> Iterator[httpx2.Client]:
 @pytest.mark.slow
 def test_R091_a_server_needs_no_place_to_write_and_no_shared_memory(there: httpx2.Client) -> None:
     assert there.post(CHAT, json={"model": "tiny", "messages": asking("x"), "max_tokens": 2}).status_code == 200
+
+
+@pytest.mark.slow
+def test_of_several_keys_in_the_environment_clients_use_the_first(
+    poor: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ENGINE_API_KEY", f"{WORDS}\nanother\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
+    assert core.cli.run(["chat", "--url", poor.url, "--max-tokens", "2"]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.slow
