@@ -50,8 +50,8 @@ def load_audio(
     """Open one clip.
 
     Args:
-        value: Bytes of a file that libsndfile or FFmpeg reads (`audio_decode`), a path, a `data:` URI, or `(wave, rate)` with a wave
-            `(samples,)`, `(channels, samples)` or `(samples, channels)` of floats or whole numbers.
+        value: Bytes of a file that libsndfile or FFmpeg reads (`audio_decode`), a path, a `data:` URI, or `(wave, rate)` with a
+            wave `(samples,)`, `(channels, samples)` or `(samples, channels)` of floats or whole numbers.
         sample_rate: The rate to bring it to; None: as it is.
         limits: None: the default ones.
         allow_paths: Whether strings may name files: true for the embedder's own calls, false for what a client sends.
