@@ -6,7 +6,7 @@ from typing import Any
 
 import libcst as cst
 
-from .trees import code_of
+from .trees import code_of, within
 
 
 def block_list(statement: cst.Assign) -> cst.Assign | None:
@@ -21,7 +21,7 @@ def block_list(statement: cst.Assign) -> cst.Assign | None:
     own = f'{code_of(arguments["prefix"])} + f".{{i}}"' if "prefix" in arguments else 'f"layers.{i}"'
     block: Any = made.body
     for parameter in made.params.params:
-        block = block.visit(_Bound(parameter.name.value, cst.parse_expression(own)))
+        block = block.visit(_Bound(parameter.name.value, own))
     code = f"nn.ModuleList([{code_of(block)} for i in range({code_of(value.args[0].value)})])"
     layers: Any = target.elements[-1].value
     return statement.with_changes(targets=[cst.AssignTarget(layers)], value=cst.parse_expression(code))
@@ -30,9 +30,17 @@ def block_list(statement: cst.Assign) -> cst.Assign | None:
 class _Bound(cst.CSTTransformer):
     """Puts a value in the place of a name, where it is used as one: not where it is a keyword or an attribute."""
 
-    def __init__(self, name: str, value: cst.BaseExpression) -> None:
+    def __init__(self, name: str, code: str) -> None:
         super().__init__()
-        self.name, self.value = name, value
+        self.name, self.code = name, code
+        self.texts: list[str] = []
+
+    def visit_FormattedString(self, node: cst.FormattedString) -> None:
+        self.texts.append(node.start)
+
+    def leave_FormattedString(self, original: cst.FormattedString, updated: cst.FormattedString) -> cst.FormattedString:
+        self.texts.pop()
+        return updated
 
     def visit_Arg(self, node: cst.Arg) -> bool:
         return False
@@ -47,4 +55,4 @@ class _Bound(cst.CSTTransformer):
         return updated.with_changes(value=original.value.visit(self))
 
     def leave_Name(self, original: cst.Name, updated: cst.Name) -> cst.BaseExpression:
-        return self.value if updated.value == self.name else updated
+        return within(self.texts, self.code) if updated.value == self.name else updated

@@ -27,7 +27,7 @@ from .symbols import (
     TYPES_ONLY,
     advice,
 )
-from .trees import TOO_DEEP, code_of, is_method, is_named, parsed
+from .trees import TOO_DEEP, code_of, is_method, is_named, parsed, within
 
 E = TypeVar("E", cst.Arg, cst.Param)
 
@@ -59,6 +59,8 @@ class Rewriter(cst.CSTTransformer):
         self._classes: list[str] = []
         """Around what is visited, from the outermost."""
         self._elifs: set[cst.CSTNode] = set()
+        self._texts: list[str] = []
+        """How the formatted texts around it begin."""
         self._needs_any = self._needs_logging = False
 
     # ---- imports ----------------------------------------------------------------------------------------------------
@@ -205,7 +207,7 @@ class Rewriter(cst.CSTTransformer):
     def leave_Attribute(self, original: cst.Attribute, updated: cst.Attribute) -> cst.BaseExpression:
         code = code_of(updated)
         if code in CONSTANTS:
-            return cst.parse_expression(CONSTANTS[code])
+            return within(self._texts, CONSTANTS[code])
         if updated.attr.value in RENAMED:
             return updated.with_changes(attr=cst.Name(RENAMED[updated.attr.value]))
         return updated
@@ -226,6 +228,13 @@ class Rewriter(cst.CSTTransformer):
         if function.partition(".")[0] in self._elsewhere:
             return updated
         return updated.with_changes(args=_without(updated.args, _is_removed_argument))
+
+    def visit_FormattedString(self, node: cst.FormattedString) -> None:
+        self._texts.append(node.start)
+
+    def leave_FormattedString(self, original: cst.FormattedString, updated: cst.FormattedString) -> cst.FormattedString:
+        self._texts.pop()
+        return updated
 
     def leave_Subscript(self, original: cst.Subscript, updated: cst.Subscript) -> cst.BaseExpression:
         if code_of(updated).replace(" ", "").endswith("[self.start_layer:self.end_layer]"):

@@ -101,7 +101,9 @@ HANDLED: Final = frozenset({
 })  # fmt: skip
 """Names that go with the code that used them."""
 
-TYPES_ONLY: Final = frozenset({"CacheConfig", "QuantizationConfig", "AttentionMetadata", "KVCache", "SamplingMetadata"})
+TYPES_ONLY: Final = frozenset({
+    *("AttentionMetadata", "AttentionType", "CacheConfig", "KVCache", "QuantizationConfig", "SamplingMetadata"),
+})  # fmt: skip
 """Names that stand in annotations alone; there they become `Any`."""
 
 

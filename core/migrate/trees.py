@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import warnings
+from collections.abc import Sequence
 
 import libcst as cst
 
@@ -37,6 +38,12 @@ def parsed(source: str) -> cst.Module:
 def code_of(node: cst.CSTNode) -> str:
     """The text of a part of a tree."""
     return cst.Module(body=[]).code_for_node(node)
+
+
+def within(texts: Sequence[str], code: str) -> cst.BaseExpression:
+    """An expression that may stand within formatted texts that begin so: before Python 3.12, it has to have other quotes."""
+    inner, outer = ("'", '"') if any('"' in text for text in texts) else ('"', "'")
+    return cst.parse_expression(code.replace(outer, inner) if texts else code)
 
 
 def is_named(node: cst.CSTNode, name: str) -> bool:

@@ -119,6 +119,12 @@ LAST = "get_pp_group().is_last_rank"
         ("def f(\n    x,\n    *,\n    kv_cache=None,\n):\n    pass\n", "def f(\n    x,\n):\n    pass\n"),
         ("f(\n    x,\n    kv_caches[i],\n)\n", "f(\n    x,\n)\n"),
         ("x = AttentionType.ENCODER_ONLY\n", 'x = "encoder_only"\n'),
+        ("x: AttentionType\n", "\nfrom typing import Any\nx: Any\n"),
+        (
+            'a, z, y = make_layers(2, lambda prefix: B(prefix=f"{prefix}.b"), prefix=f"{prefix}.layers")\n',
+            "y = nn.ModuleList([B(prefix=f\"{f'{prefix}.layers' + f'.{i}'}.b\") for i in range(2)])\n",
+        ),
+        ('x = f"{AttentionType.ENCODER}"\n', "x = f\"{'encoder'}\"\n"),
     ],
 )
 def test_one_rewriting(before: str, after: str) -> None:
