@@ -27,7 +27,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {
-    "run": Command("run:run", "Ask a model once, or chat with it."),
+    "run": Command("ask:run", "Ask a model once, or chat with it."),
     "transcribe": Command("transcribe:transcribe", "Turn speech into text."),
     "serve": Command("serve:serve", "Serve models over HTTP, in OpenAI's form."),
     "chat": Command("chat:chat", "Talk with a running server."),

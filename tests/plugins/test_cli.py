@@ -209,3 +209,8 @@ def test_an_sdk_from_elsewhere_than_core_stops_the_start(site: FakeSite, tmp_pat
     assert done.returncode == 2
     assert "must come from one place" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_no_module_of_a_command_hides_a_function_of_the_package() -> None:
+    modules = {command.target.partition(":")[0] for command in COMMANDS.values()}
+    assert modules.isdisjoint({"main", "run", "exit_code"}), "once it is imported, it stands in the function's place"

@@ -1,4 +1,4 @@
-"""`engine run`: ask a model once, or chat with it."""
+"""`engine run`: ask a model once, or chat with it. Not named `run`, which would hide `core.cli.run`."""
 
 from __future__ import annotations
 
