@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -29,6 +30,22 @@ def written(event: Mapping[str, Any], *, named: bool = False) -> bytes:
     """An event's line; `named`: with the name that it has in `type`."""
     name = f"event: {event['type']}\n".encode() if named else b""
     return name + b"data: " + as_json(event) + b"\n\n"
+
+
+async def and_last(
+    events: AsyncGenerator[Event, None], last: Callable[[], Iterator[Event]]
+) -> AsyncGenerator[Event, None]:
+    """Events, and what stands at their end also where they fail: it comes before the error."""
+    async with aclosing(events):
+        try:
+            async for event in events:
+                yield event
+        except Exception:
+            for event in last():
+                yield event
+            raise
+    for event in last():
+        yield event
 
 
 async def gone(receive: Receive) -> None:

@@ -148,13 +148,9 @@ class SchemeSuite(Suite):
 
     def report(self, level: int = IN_PROCESS, lowest: int = 0, told: Callable[[LawResult], object] = id) -> Report:
         """Check the laws between two levels; `told` is called with each result as it is known."""
-        results = []
-        for law in self._laws.values():
-            if lowest <= law.level <= level:
-                results.append(self.check(law.id))
-                told(results[-1])
+        results = self._checked((law for law in self._laws.values() if lowest <= law.level <= level), told)
         assert isinstance(self.subject, SchemeSubject)
-        return Report(self.subject.scheme, self.subject.describe(), tuple(results))
+        return Report(self.subject.scheme, self.subject.describe(), results)
 
 
 def verify_scheme(

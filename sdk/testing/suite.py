@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
 from typing import NamedTuple
@@ -67,6 +67,14 @@ class Suite:
             self._results[law_id] = replace(self._check(law), docs=law.docs, seconds=time.perf_counter() - start)
         return self._results[law_id]
 
+    def _checked(self, laws: Iterable[Law], told: Callable[[LawResult], object]) -> tuple[LawResult, ...]:
+        """Check laws in their order; `told` is called with each result as it is known."""
+        results = []
+        for law in laws:
+            results.append(self.check(law.id))
+            told(results[-1])
+        return tuple(results)
+
     def _check(self, law: Law) -> LawResult:
         for needed in law.needs:
             before = self.check(needed)
@@ -103,11 +111,8 @@ def verify(
         told: Called with each result as it is known.
     """
     with Suite(architecture, runtime) as suite:
-        results = []
-        for law in laws_up_to(level, lowest):
-            results.append(suite.check(law.id))
-            told(results[-1])
-        return Report(architecture, suite.subject.describe(), tuple(results))
+        results = suite._checked(laws_up_to(level, lowest), told)
+        return Report(architecture, suite.subject.describe(), results)
 
 
 def _result(law: Law, status: Status, detail: str, smallest: str = "", cause: str = "") -> LawResult:

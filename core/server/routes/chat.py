@@ -19,7 +19,7 @@ from ..protocol.base import new_id, now, usage_of
 from ..protocol.chat import ChatRequest
 from ..protocol.logprobs import for_chat
 from ..serving import Serving, ignored
-from ..sse import EventStream, unless_gone
+from ..sse import Event, EventStream, and_last, unless_gone
 from ..templates import template_kwargs
 from ..tool_calls import HeldText, Said, Tools
 
@@ -92,6 +92,8 @@ class Reply:
 
     def __init__(self, body: ChatRequest, model: ServedModel, tools: Tools) -> None:
         self.body, self.top, self.tools = body, body.top_logprobs or 0, tools
+        self.last: RequestOutput | None = None
+        self.generated = 0
         self.common = {"id": new_id("chatcmpl"), "created": now(), "model": model.name}
 
     def whole(self, output: RequestOutput) -> dict[str, Any]:
@@ -118,31 +120,26 @@ class Reply:
             "stop_reason": c.stop_reason,
         }
 
-    async def chunks(self, outputs: Outputs) -> AsyncGenerator[dict[str, Any], None]:
+    def chunks(self, outputs: Outputs) -> AsyncGenerator[Event, None]:
         """The answer as it comes."""
-        texts: dict[int, HeldText] = {}
-        generated, last = 0, None
-        try:
-            async for output in outputs:
-                last = output
-                for c in output.outputs:
-                    generated += len(c.token_ids)
-                    if c.index not in texts:
-                        texts[c.index] = HeldText(self.tools)
-                        yield self._chunk(c.index, {"role": "assistant", "content": ""})
-                    for chunk in self._deltas(c, texts[c.index]):
-                        yield chunk
-        except Exception:  # what it took is told all the same
-            for chunk in self._usage(last, generated):
-                yield chunk
-            raise
-        for chunk in self._usage(last, generated):
-            yield chunk
+        return and_last(self._chunks(outputs), self._usage)
 
-    def _usage(self, last: RequestOutput | None, generated: int) -> Iterator[dict[str, Any]]:
+    async def _chunks(self, outputs: Outputs) -> AsyncGenerator[Event, None]:
+        texts: dict[int, HeldText] = {}
+        async for output in outputs:
+            self.last = output
+            for c in output.outputs:
+                self.generated += len(c.token_ids)
+                if c.index not in texts:
+                    texts[c.index] = HeldText(self.tools)
+                    yield self._chunk(c.index, {"role": "assistant", "content": ""})
+                for chunk in self._deltas(c, texts[c.index]):
+                    yield chunk
+
+    def _usage(self) -> Iterator[Event]:
         """The number of tokens, where it was asked for and is known."""
-        if self.body.wants_usage and last is not None:
-            usage = usage_of([last], generated)
+        if self.body.wants_usage and self.last is not None:
+            usage = usage_of([self.last], self.generated)
             yield {**self.common, "object": "chat.completion.chunk", "choices": [], "usage": usage}
 
     def _deltas(self, c: CompletionOutput, text: HeldText) -> Iterator[dict[str, Any]]:

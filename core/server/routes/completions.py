@@ -20,7 +20,7 @@ from ..protocol.base import new_id, now, usage_of
 from ..protocol.completions import CompletionRequest
 from ..protocol.logprobs import for_completion
 from ..serving import Serving, ignored
-from ..sse import Event, EventStream, unless_gone, written
+from ..sse import Event, EventStream, and_last, unless_gone, written
 
 
 def router(serving: Serving) -> APIRouter:
@@ -92,6 +92,8 @@ class Reply:
     def __init__(self, body: CompletionRequest, model: ServedModel) -> None:
         self.body, self.model, self.n = body, model, body.n or 1
         self.silent = body.echo and body.max_tokens == 0
+        self.last: dict[int, RequestOutput] = {}
+        self.generated = 0
         self.common = {"id": new_id("cmpl"), "object": "text_completion", "created": now(), "model": model.name}
 
     def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
@@ -102,36 +104,30 @@ class Reply:
                 choices.append(self._choice(i, output, c, first=True, offset=0))
         return {**self.common, "choices": choices, "usage": usage_of(outputs, self._count(outputs))}
 
-    async def chunks(self, streams: list[Outputs]) -> AsyncGenerator[Event, None]:
+    def chunks(self, streams: list[Outputs]) -> AsyncGenerator[Event, None]:
         """The texts as they come."""
-        last: dict[int, RequestOutput] = {}
-        sizes: dict[tuple[int, int], int] = {}
-        generated = 0
-        try:
-            async for i, output in merged(streams):
-                last[i] = output
-                generated += self._count([output])
-                for c in output.outputs:
-                    place = i, c.index
-                    first, size = place not in sizes, sizes.get(place, 0)
-                    make = partial(self._chunk, i, output, c, first=first, offset=size)
-                    event: Event
-                    if first and output.prompt_logprobs is not None:  # as many as the prompt is long
-                        event, sizes[place] = await asyncio.to_thread(_written, make)
-                    else:
-                        event, sizes[place] = make()
-                    yield event
-        except Exception:  # what it took is told all the same
-            for event in self._usage(last, generated):
-                yield event
-            raise
-        for event in self._usage(last, generated):
-            yield event
+        return and_last(self._chunks(streams), self._usage)
 
-    def _usage(self, last: dict[int, RequestOutput], generated: int) -> Iterator[dict[str, Any]]:
+    async def _chunks(self, streams: list[Outputs]) -> AsyncGenerator[Event, None]:
+        sizes: dict[tuple[int, int], int] = {}
+        async for i, output in merged(streams):
+            self.last[i] = output
+            self.generated += self._count([output])
+            for c in output.outputs:
+                place = i, c.index
+                first, size = place not in sizes, sizes.get(place, 0)
+                make = partial(self._chunk, i, output, c, first=first, offset=size)
+                event: Event
+                if first and output.prompt_logprobs is not None:  # as many as the prompt is long
+                    event, sizes[place] = await asyncio.to_thread(_written, make)
+                else:
+                    event, sizes[place] = make()
+                yield event
+
+    def _usage(self) -> Iterator[Event]:
         """The number of tokens, where it was asked for and is known."""
-        if self.body.wants_usage and last:
-            yield {**self.common, "choices": [], "usage": usage_of(list(last.values()), generated)}
+        if self.body.wants_usage and self.last:
+            yield {**self.common, "choices": [], "usage": usage_of(list(self.last.values()), self.generated)}
 
     def _chunk(
         self, i: int, output: RequestOutput, c: CompletionOutput, *, first: bool, offset: int
