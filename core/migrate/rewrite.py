@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import builtins
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import libcst as cst
 import libcst.matchers as m
@@ -14,22 +14,29 @@ from libcst.metadata import MetadataWrapper, PositionProvider
 from ..errors import InvalidConfigError
 from .block_list import block_list
 from .left import Taken, left_in
+from .lists import is_removed_argument, kept_decorators, kept_parameters, without
 from .notes import Note
 from .symbols import (
     CONSTANTS,
     HANDLED,
     HOMES,
     PACKAGES,
-    REMOVED_ARGUMENTS,
     REMOVED_BASES,
-    REMOVED_DECORATORS,
     RENAMED,
     TYPES_ONLY,
     advice,
 )
-from .trees import TOO_DEEP, code_of, is_method, is_named, parsed, within
-
-E = TypeVar("E", cst.Arg, cst.Param)
+from .trees import (
+    TOO_DEEP,
+    after_docstring_and_future,
+    code_of,
+    in_its_place,
+    is_method,
+    is_named,
+    names_bound,
+    parsed,
+    within,
+)
 
 WIDTH = 120
 """Of a line that is written here."""
@@ -68,7 +75,7 @@ class Rewriter(cst.CSTTransformer):
     def leave_ImportFrom(self, original: cst.ImportFrom, updated: cst.ImportFrom) -> Any:
         module = code_of(updated.module) if updated.module is not None else ""
         if not updated.relative and module.partition(".")[0] not in PACKAGES:
-            self._elsewhere |= _bound(updated.names)
+            self._elsewhere |= names_bound(updated.names)
             return updated
         if isinstance(updated.names, cst.ImportStar):
             self._note(original, f"everything of {module or 'the package'} was imported: name what is needed")
@@ -88,13 +95,13 @@ class Rewriter(cst.CSTTransformer):
     def leave_Import(self, original: cst.Import, updated: cst.Import) -> Any:
         theirs = [alias for alias in updated.names if code_of(alias.name).partition(".")[0] in PACKAGES]
         if not theirs:
-            self._elsewhere |= _bound(updated.names)
+            self._elsewhere |= names_bound(updated.names)
             return updated
         self._note(
             original, f"{', '.join(code_of(alias.name) for alias in theirs)} was imported whole: name what is needed"
         )
         ours = [alias for alias in updated.names if alias not in theirs]
-        self._elsewhere |= _bound(ours)
+        self._elsewhere |= names_bound(ours)
         if not ours:
             return cst.RemoveFromParent()
         return updated.with_changes(names=[*ours[:-1], ours[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)])
@@ -111,7 +118,7 @@ class Rewriter(cst.CSTTransformer):
         if made:
             made[0] = made[0].with_changes(leading_lines=[cst.EmptyLine(indent=False)])
         body = list(updated.body)
-        at = _after_docstring_and_future(body)
+        at = after_docstring_and_future(body)
         return updated.with_changes(body=[*body[:at], *made, *body[at:]])
 
     # ---- classes and functions --------------------------------------------------------------------------------------
@@ -123,8 +130,8 @@ class Rewriter(cst.CSTTransformer):
         name = self._classes.pop()
         if not self._classes and name.endswith(MODELS):
             self.models.append(name)
-        bases = _without(updated.bases, lambda base: code_of(base.value) in REMOVED_BASES)
-        return updated.with_changes(bases=bases, decorators=_kept_decorators(updated.decorators))
+        bases = without(updated.bases, lambda base: code_of(base.value) in REMOVED_BASES)
+        return updated.with_changes(bases=bases, decorators=kept_decorators(updated.decorators))
 
     def leave_FunctionDef(self, original: cst.FunctionDef, updated: cst.FunctionDef) -> Any:
         name, params = updated.name.value, updated.params
@@ -133,8 +140,8 @@ class Rewriter(cst.CSTTransformer):
             return cst.RemoveFromParent()
         if name in RENAMED and is_method(updated):
             updated = updated.with_changes(name=cst.Name(RENAMED[name]))
-        params = _kept_parameters(params)
-        return updated.with_changes(params=params, decorators=_kept_decorators(updated.decorators))
+        params = kept_parameters(params)
+        return updated.with_changes(params=params, decorators=kept_decorators(updated.decorators))
 
     def _is_models(self, params: cst.Parameters) -> bool:
         """Whether a method `sample` with these parameters is that of a model, and no other's."""
@@ -189,12 +196,12 @@ class Rewriter(cst.CSTTransformer):
         if is_named(updated.test, "True"):
             if is_elif:
                 return cst.Else(updated.body, leading_lines=updated.leading_lines)
-            return _in_its_place(updated, updated.body)
+            return in_its_place(updated, updated.body)
         if is_named(updated.test, "False"):
             if otherwise is None:
                 return cst.RemoveFromParent()
             if isinstance(otherwise, cst.Else) and not is_elif:
-                return _in_its_place(updated, otherwise.body)
+                return in_its_place(updated, otherwise.body)
             return otherwise.with_changes(leading_lines=[*updated.leading_lines, *otherwise.leading_lines])
         return updated
 
@@ -227,7 +234,7 @@ class Rewriter(cst.CSTTransformer):
             return updated.args[0].value
         if function.partition(".")[0] in self._elsewhere:
             return updated
-        return updated.with_changes(args=_without(updated.args, _is_removed_argument))
+        return updated.with_changes(args=without(updated.args, is_removed_argument))
 
     def visit_FormattedString(self, node: cst.FormattedString) -> None:
         self._texts.append(node.start)
@@ -303,73 +310,3 @@ def _import(module: str, names: Sequence[str]) -> str:
     if len(line) <= WIDTH:
         return line
     return f"from {module} import (\n" + "".join(f"    {name},\n" for name in names) + ")"
-
-
-def _kept_decorators(decorators: Sequence[cst.Decorator]) -> list[cst.Decorator]:
-    def name(decorator: cst.Decorator) -> str:
-        call = decorator.decorator
-        return code_of(call.func if isinstance(call, cst.Call) else call)
-
-    return [decorator for decorator in decorators if name(decorator) not in REMOVED_DECORATORS]
-
-
-def _without(elements: Sequence[E], is_removed: Callable[[E], bool]) -> Sequence[E]:
-    """The others, where the last one ends as the last one did."""
-    kept = [element for element in elements if not is_removed(element)]
-    return _ended_as(kept, elements[-1]) if len(kept) != len(elements) else elements
-
-
-def _ended_as(elements: Sequence[E], last: cst.Arg | cst.Param) -> Sequence[E]:
-    ended = list(elements)
-    if ended:
-        ended[-1] = ended[-1].with_changes(comma=last.comma)
-    return ended
-
-
-def _kept_parameters(params: cst.Parameters) -> cst.Parameters:
-    named = _without(params.params, _is_removed_parameter)
-    keywords = _without(params.kwonly_params, _is_removed_parameter)
-    star = params.star_arg
-    if isinstance(star, cst.ParamStar) and not keywords:
-        named, star = _ended_as(named, params.kwonly_params[-1]), cst.MaybeSentinel.DEFAULT
-    return params.with_changes(params=named, kwonly_params=keywords, star_arg=star)
-
-
-def _is_removed_parameter(parameter: cst.Param) -> bool:
-    return parameter.name.value in REMOVED_ARGUMENTS
-
-
-def _is_removed_argument(arg: cst.Arg) -> bool:
-    named = arg.keyword is not None and arg.keyword.value in REMOVED_ARGUMENTS
-    value = arg.value.value if isinstance(arg.value, cst.Subscript) else arg.value
-    return named or (isinstance(value, cst.Name) and value.value in REMOVED_ARGUMENTS)
-
-
-def _bound(aliases: Sequence[cst.ImportAlias] | cst.ImportStar) -> set[str]:
-    """The names that an import makes."""
-    if isinstance(aliases, cst.ImportStar):
-        return set()
-    return {alias.evaluated_alias or alias.evaluated_name.partition(".")[0] for alias in aliases}
-
-
-def _in_its_place(branch: cst.If, body: cst.BaseSuite) -> Any:
-    """What a branch does, where the branch was, below the comments that stood above it."""
-    statements: list[Any] = list(body.body)
-    if isinstance(body, cst.SimpleStatementSuite):
-        statements = [cst.SimpleStatementLine(statements)]
-    first = statements[0]
-    statements[0] = first.with_changes(leading_lines=[*branch.leading_lines, *first.leading_lines])
-    return cst.FlattenSentinel(statements)
-
-
-def _after_docstring_and_future(body: Sequence[Any]) -> int:
-    at = 0
-    for number, statement in enumerate(body):
-        first = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) else None
-        is_docstring = number == 0 and isinstance(first, cst.Expr) and isinstance(first.value, cst.SimpleString)
-        is_future = (
-            isinstance(first, cst.ImportFrom) and first.module is not None and code_of(first.module) == "__future__"
-        )
-        if is_docstring or is_future:
-            at = number + 1
-    return at

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import libcst as cst
 
@@ -55,3 +56,34 @@ def is_method(function: cst.FunctionDef) -> bool:
     """Whether its first parameter is `self` or `cls`."""
     parameters = function.params.params
     return bool(parameters) and parameters[0].name.value in ("self", "cls")
+
+
+def names_bound(aliases: Sequence[cst.ImportAlias] | cst.ImportStar) -> set[str]:
+    """The names that an import makes."""
+    if isinstance(aliases, cst.ImportStar):
+        return set()
+    return {alias.evaluated_alias or alias.evaluated_name.partition(".")[0] for alias in aliases}
+
+
+def in_its_place(branch: cst.If, body: cst.BaseSuite) -> Any:
+    """What a branch does, where the branch was, below the comments that stood above it."""
+    statements: list[Any] = list(body.body)
+    if isinstance(body, cst.SimpleStatementSuite):
+        statements = [cst.SimpleStatementLine(statements)]
+    first = statements[0]
+    statements[0] = first.with_changes(leading_lines=[*branch.leading_lines, *first.leading_lines])
+    return cst.FlattenSentinel(statements)
+
+
+def after_docstring_and_future(body: Sequence[Any]) -> int:
+    """Where the first statement of a module may stand that is neither."""
+    at = 0
+    for number, statement in enumerate(body):
+        first = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) else None
+        is_docstring = number == 0 and isinstance(first, cst.Expr) and isinstance(first.value, cst.SimpleString)
+        is_future = (
+            isinstance(first, cst.ImportFrom) and first.module is not None and code_of(first.module) == "__future__"
+        )
+        if is_docstring or is_future:
+            at = number + 1
+    return at
